@@ -1,0 +1,30 @@
+"""The front door: static files, Django, and what lives as long as the process."""
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmhub.settings")
+
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+django = get_asgi_application()  # loads the apps: what follows may import models
+
+from completions.intake import BodyLimit  # noqa: E402
+from llmhub.lifespan import lifespan  # noqa: E402
+from llmhub.static import StaticFiles  # noqa: E402
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+django_application: Application = BodyLimit(django)
+static_files: Application = StaticFiles(settings.STATIC_URL)
+
+
+async def http(scope: Any, receive: Any, send: Any) -> None:
+    is_static = scope["path"].startswith(settings.STATIC_URL)
+    await (static_files if is_static else django_application)(scope, receive, send)
+
+
+application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})

@@ -1,0 +1,293 @@
+"""Every setting of llmhub: name, kind, default, meaning. Read once, at start; a wrong value names itself.
+
+`docs/settings.md` is this table in prose form; a test compares the two. Each value may also come from a file:
+`NAME_FILE=/path` reads it from there (its last newline is dropped), as container secrets want it.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+SECRET = frozenset({"DATABASE_URL", "REDIS_URL", "LLMHUB_SECRET_KEY", "LLMHUB_ENCRYPTION_KEYS"})
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: how it is parsed, and what is used when it is absent."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str
+    meaning: str
+    example: str
+
+    def read(self) -> Any:
+        raw = _raw(self.name)
+        try:
+            return self.parse(self.default if raw is None else raw)
+        except (ValueError, ZoneInfoNotFoundError) as error:
+            shown = "(not shown: it may hold a password)" if self.name in SECRET else repr(raw)
+            raise ImproperlyConfigured(
+                f"{self.name}={shown} is not valid: {error}. Set it to something like "
+                f"{self.name}={self.example}, or unset it to use {self.default!r}."
+            ) from (None if self.name in SECRET else error)
+
+
+def _raw(name: str) -> str | None:
+    """The variable's text, from the environment or from the file that NAME_FILE names."""
+    path = os.environ.get(f"{name}_FILE")
+    if path is None:
+        value = os.environ.get(name)
+        return value if value else None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{name}_FILE names {path!r}, which cannot be read ({error.strerror}). "
+            f"Make the file readable for this process, or unset {name}_FILE."
+        ) from error
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if value.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("expected true or false")
+
+
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"expected a whole number from {minimum} to {maximum}") from None
+        if not minimum <= number <= maximum:
+            raise ValueError(f"expected a whole number from {minimum} to {maximum}")
+        return number
+
+    return parse
+
+
+def _names(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _host_ports(value: str) -> list[str]:
+    entries = _names(value)
+    for entry in entries:
+        host, _, port = entry.rpartition(":")
+        if not host or not (port == "*" or port.isdigit()):
+            raise ValueError(f"{entry!r} is not host:port (or host:*)")
+    return entries
+
+
+def _origins(value: str) -> list[str]:
+    entries = _names(value)
+    for entry in entries:
+        if not entry.startswith(("http://", "https://")) or entry.count("/") != 2:
+            raise ValueError(f"{entry!r} is not an origin (scheme://host[:port], no path)")
+    return entries
+
+
+def _level(value: str) -> str:
+    if value.upper() not in LOG_LEVELS:
+        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
+    return value.upper()
+
+
+def _time_zone(value: str) -> str:
+    return ZoneInfo(value).key
+
+
+def _directory(value: str) -> Path:
+    path = Path(value)
+    return path if path.is_absolute() else BASE_DIR / path
+
+
+def _redis(value: str) -> str:
+    if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("expected redis://, rediss:// or unix://")
+    return value
+
+
+def _database(value: str) -> str:
+    if value and not value.startswith(("sqlite://", "postgres://", "postgresql://")):
+        raise ValueError("expected sqlite://, postgres:// or postgresql://")
+    return value
+
+
+SETTINGS = (
+    Setting("HOST", _text, "127.0.0.1", "Address the server listens on.", "127.0.0.1"),
+    Setting("PORT", _whole(1, 65535), "8000", "Port the server listens on.", "8000"),
+    Setting(
+        "DATABASE_URL",
+        _database,
+        "",
+        "Database; empty: SQLite inside `LLMHUB_DATA_DIR`.",
+        "postgres://user:password@host:5432/llmhub",
+    ),
+    Setting(
+        "REDIS_URL",
+        _redis,
+        "",
+        "Redis for the cache and for more than one process; empty: in-process memory.",
+        "redis://host:6379/0",
+    ),
+    Setting(
+        "WEB_CONCURRENCY",
+        _whole(1, 256),
+        "1",
+        "Server processes. More than one needs `REDIS_URL` and PostgreSQL.",
+        "4",
+    ),
+    Setting(
+        "LLMHUB_DATA_DIR",
+        _directory,
+        ".llmhub",
+        "Where the embedded hub keeps its database, key files and spool.",
+        "/var/lib/llmhub",
+    ),
+    Setting(
+        "LLMHUB_SECRET_KEY",
+        _text,
+        "",
+        "Django's secret key (sessions, CSRF). Empty: a 0600 file in `LLMHUB_DATA_DIR`, when embedded.",
+        "a-long-random-text",
+    ),
+    Setting(
+        "LLMHUB_ENCRYPTION_KEYS",
+        _names,
+        "",
+        "Secrets that encrypt provider keys, newest first, comma-separated. Empty: a 0600 file in "
+        "`LLMHUB_DATA_DIR`, when embedded.",
+        "newest-random-text,older-random-text",
+    ),
+    Setting(
+        "LLMHUB_ALLOWED_HOSTS",
+        _names,
+        "",
+        "Host names the hub answers to, besides localhost and `HOST`.",
+        "hub.example.com",
+    ),
+    Setting(
+        "LLMHUB_TRUSTED_ORIGINS",
+        _origins,
+        "",
+        "Origins whose pages may post to the admin behind a TLS proxy.",
+        "https://hub.example.com",
+    ),
+    Setting(
+        "LLMHUB_EGRESS_ALLOW",
+        _host_ports,
+        "",
+        "Private upstreams the hub may call, as host:port or host:*.",
+        "10.0.0.5:8000,ollama.internal:11434",
+    ),
+    Setting(
+        "LLMHUB_TIME_ZONE", _time_zone, "UTC", "Time zone of the admin and of new projects.", "Europe/Berlin"
+    ),
+    Setting("LLMHUB_LOG_LEVEL", _level, "INFO", "Least severe level that is logged.", "INFO"),
+    Setting(
+        "LLMHUB_MAX_BODY_BYTES",
+        _whole(1024, 1 << 30),
+        str(20 << 20),
+        "Largest request body that is read.",
+        "20971520",
+    ),
+    Setting(
+        "LLMHUB_DEFAULT_PROJECT",
+        _text,
+        "default",
+        "Slug of the project that pays for Python calls which name none.",
+        "default",
+    ),
+    Setting(
+        "LLMHUB_DRAIN_SECONDS",
+        _whole(0, 3600),
+        "60",
+        "How long running calls may finish after SIGTERM.",
+        "60",
+    ),
+    Setting(
+        "LLMHUB_DEBUG", _flag, "false", "Django's debug pages. Never on a hub that others reach.", "false"
+    ),
+)
+
+
+def read_all() -> dict[str, Any]:
+    """Every setting by name, parsed. Raises ImproperlyConfigured for the first wrong value."""
+    return {setting.name: setting.read() for setting in SETTINGS}
+
+
+def secret_from_file(path: Path, embedded: bool, name: str) -> str:
+    """The secret kept in `path`, made on first use (0600) when the hub runs embedded.
+
+    Raises ImproperlyConfigured where the file is readable by others, or is absent on a hub that is not
+    embedded: several machines must share one secret, so none may invent its own.
+    """
+    if path.exists():
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ImproperlyConfigured(f"{path} is readable by others. Run: chmod 600 {path}")
+        return path.read_text().strip()
+    if not embedded:
+        raise ImproperlyConfigured(
+            f"{name} is not set. A hub with its own DATABASE_URL needs it in the environment "
+            f"(or {name}_FILE), the same on every machine. Make one with: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = get_random_secret_key().replace(",", "-")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # another process was first: its secret is the one
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    return secret
+
+
+def database(url: str, data_dir: Path) -> dict[str, Any]:
+    """Django's DATABASES entry: PostgreSQL with psycopg's pool, or SQLite in WAL with full fsync."""
+    if not url.startswith("postgres"):
+        path = data_dir / "llmhub.sqlite3" if not url else environ.Env.db_url_config(url)["NAME"]
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(path),
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 5,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+            },
+        }
+    config = dict(environ.Env.db_url_config(url))
+    options = {key: value for key, value in config.get("OPTIONS", {}).items() if key != "pool"}
+    config["OPTIONS"] = options | {"pool": {"min_size": 1, "max_size": 10, "timeout": 5}}
+    config["CONN_MAX_AGE"] = 0
+    return config
+
+
+def cache(redis_url: str) -> dict[str, Any]:
+    """Django's CACHES entry: django-redis where Redis is given, else memory of this process."""
+    if not redis_url:
+        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "llmhub"}
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": redis_url,
+        "KEY_PREFIX": "llmhub",
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1, "IGNORE_EXCEPTIONS": True},
+    }
