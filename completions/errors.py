@@ -1,0 +1,169 @@
+"""What a caller of the hub can be told. Each surface has one table that renders these.
+
+LLMServiceError                500 INTERNAL_ERROR
+├── InvalidRequestError        400 INVALID_REQUEST
+│   ├── TokenLimitError            400 TOKEN_LIMIT_EXCEEDED   longer than the model's window
+│   ├── ModelNotFoundError         400 INVALID_REQUEST        unknown, or not this caller's
+│   └── UnpricedModelError         400 INVALID_REQUEST        no price known
+├── AuthenticationError        401 AUTHENTICATION_FAILED
+├── PermissionDeniedError      403 PERMISSION_DENIED
+├── RateLimitError             429 RATE_LIMIT_EXCEEDED
+├── ProviderError              502 PROVIDER_ERROR
+├── TimeoutError               504 TIMEOUT
+└── UnavailableError           503 UNAVAILABLE                the hub's database is away, or it is draining
+"""
+
+from typing import Any
+
+from providers.errors import (
+    ProviderMisconfigured,
+    UpstreamAuthError,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamTruncated,
+    UpstreamUnreachable,
+)
+
+
+class LLMServiceError(Exception):
+    """The root: anything the hub reports to its caller.
+
+    `status` is the HTTP status on `/api`, `code` the machine-readable word, `details` extra facts (never
+    secrets): `param` names the offending field, `retry_after` is in seconds.
+    """
+
+    status = 500
+    code = "INTERNAL_ERROR"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = {key: value for key, value in details.items() if value is not None}
+
+
+class InvalidRequestError(LLMServiceError):
+    """The request is wrong; repeating it will not help."""
+
+    status = 400
+    code = "INVALID_REQUEST"
+
+
+class TokenLimitError(InvalidRequestError):
+    """The prompt, with the output asked for, does not fit the model's context window."""
+
+    code = "TOKEN_LIMIT_EXCEEDED"
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """No enabled model of that name for this caller. One message for unknown and not allowed."""
+
+
+class UnpricedModelError(InvalidRequestError):
+    """A cost was asked for a model without a known price."""
+
+
+class AuthenticationError(LLMServiceError):
+    """No key, or one that is not accepted."""
+
+    status = 401
+    code = "AUTHENTICATION_FAILED"
+
+
+class PermissionDeniedError(LLMServiceError):
+    """The caller is known, but may not do this."""
+
+    status = 403
+    code = "PERMISSION_DENIED"
+
+
+class RateLimitError(LLMServiceError):
+    """A rate limit, the hub's or the provider's."""
+
+    status = 429
+    code = "RATE_LIMIT_EXCEEDED"
+
+
+class ProviderError(LLMServiceError):
+    """The provider could not be reached, refused our key, or answered nonsense."""
+
+    status = 502
+    code = "PROVIDER_ERROR"
+
+
+class TimeoutError(LLMServiceError):  # noqa: A001 - the contract's name
+    """The provider did not answer in time."""
+
+    status = 504
+    code = "TIMEOUT"
+
+
+class UnavailableError(LLMServiceError):
+    """The hub itself cannot serve now."""
+
+    status = 503
+    code = "UNAVAILABLE"
+
+
+def service_error(error: UpstreamError | ProviderMisconfigured) -> LLMServiceError:
+    """What the caller is told of an upstream's fault; the original stays the cause.
+
+    An upstream's refusal of *our* key is never the caller's 401, and only its own code makes a 400 a token
+    limit.
+    """
+    translated = _translated(error)
+    translated.__cause__ = error
+    return translated
+
+
+def _translated(error: UpstreamError | ProviderMisconfigured) -> LLMServiceError:
+    if isinstance(error, ProviderMisconfigured):
+        return ProviderError(str(error), reason="provider_misconfigured")
+    provider = error.provider or None
+    if isinstance(error, UpstreamTimeout):
+        return TimeoutError(error.message, phase=error.phase, provider=provider)
+    if isinstance(error, UpstreamRateLimited):
+        return RateLimitError(error.message, retry_after=error.retry_after, provider=provider)
+    if isinstance(error, UpstreamRejected):
+        kind = TokenLimitError if error.code in TOKEN_LIMIT_CODES else InvalidRequestError
+        return kind(
+            error.message,
+            param=error.param,
+            upstream_code=error.code,
+            upstream_status=error.status,
+            provider=provider,
+        )
+    status = error.status if isinstance(error, UpstreamRefused) else None
+    return ProviderError(error.message, reason=reason_of(error), upstream_status=status, provider=provider)
+
+
+def reason_of(error: UpstreamError | ProviderMisconfigured) -> str:
+    """One word for the ledger row and for `details.reason`."""
+    return next(word for kind, word in REASONS if isinstance(error, kind))
+
+
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (ProviderMisconfigured, "provider_misconfigured"),
+    (UpstreamUnreachable, "upstream_unreachable"),
+    (UpstreamTimeout, "upstream_timeout"),
+    (UpstreamAuthError, "upstream_auth_error"),
+    (UpstreamRateLimited, "upstream_rate_limited"),
+    (UpstreamOverloaded, "upstream_overloaded"),
+    (UpstreamRejected, "upstream_rejected"),
+    (UpstreamTruncated, "upstream_truncated"),
+    (UpstreamInvalid, "upstream_invalid"),
+    (UpstreamError, "upstream_error"),
+)
+# What vendors call a prompt that does not fit: OpenAI and those who follow it, Groq, Mistral, llama.cpp.
+TOKEN_LIMIT_CODES = frozenset(
+    {
+        "context_length_exceeded",
+        "string_above_max_length",
+        "exceed_context_size_error",
+        "context_window_exceeded",
+    }
+)

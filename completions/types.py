@@ -1,0 +1,143 @@
+"""Frozen values that cross the service line: who calls, what is asked, what is answered, event by event."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from completions.errors import LLMServiceError
+from providers.types import JSON, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who pays for a call: a project, through one of its keys, a member's session or a Python call."""
+
+    project_id: int
+    project: str  # slug
+    api_key_id: int | None = None
+    user_id: int | None = None
+    surface: str = "python"  # api, v1, ws, python
+    request_id: str = ""  # made here when the surface has none
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """What is asked for. `config` holds the parameters of `completions.requests.CONFIG_FIELDS`.
+
+    `model` is a public name, or 'provider/name' to name the provider too; None means the default model of the
+    first enabled provider (or of `provider`, a slug).
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    model: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    provider: str | None = None
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one answer."""
+
+    prompt: int
+    completion: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Where an answer came from and what it cost. `cost` is in US dollars, None when no price is known."""
+
+    id: uuid.UUID
+    model: str
+    provider: str
+    timestamp: datetime
+    latency_ms: int
+    cached: bool
+    cost: Decimal | None
+    finish_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LLMResponse:
+    """A whole answer.
+
+    `message` is the upstream's own assistant message (tool calls included), `usage` every class.
+    """
+
+    content: str
+    tokens: Tokens
+    metadata: Metadata
+    message: JSON
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event of a stream: the call is in the ledger and the upstream has begun to answer."""
+
+    id: uuid.UUID
+    model: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer: text, hidden reasoning, or parts of tool calls in the wire's shape."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[JSON, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a stream that ended well, sent after its row is settled."""
+
+    response: LLMResponse
+
+
+StreamEvent = Started | Delta | Done
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingCallbacks:
+    """What `complete_streaming` calls, each plain or async.
+
+    Every token, then exactly one of the other two.
+    """
+
+    on_token: Callable[[str], Awaitable[None] | None]
+    on_complete: Callable[[LLMResponse], Awaitable[None] | None]
+    on_error: Callable[[LLMServiceError], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInfo:
+    """A provider as callers may see it: never its key."""
+
+    slug: str
+    name: str
+    type: str
+    base_url: str
+    default_model: str
+    models: tuple[str, ...]  # public names
+    default_config: Mapping[str, Any]
+    health: str
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableModel:
+    """A model callers may use, or one that the provider offers and staff have not enabled."""
+
+    id: str  # public name
+    provider: str
+    upstream_model: str
+    context_window: int | None
+    max_output: int | None
+    capabilities: tuple[str, ...]
+    enabled: bool  # callers may use it
+    offered: bool | None  # the provider itself lists it; None: it could not be asked
