@@ -1,0 +1,186 @@
+"""Fixtures of the whole suite: the services a test may need, and the hub itself on a real socket."""
+
+import gc
+import inspect
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+from pytest_django import DjangoDbBlocker
+
+from tests.outside import CHROMIUM, PROBLEMS, TEST_DATABASE_URL, TEST_REDIS_URL
+from tests.settings import ON_POSTGRES
+
+START_SECONDS = 20
+STOP_SECONDS = 10
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if ON_POSTGRES:
+        kept = [item for item in items if item.get_closest_marker("sqlite") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, visibly, what needs a service that is not there; fail where it must be there."""
+    for name, problem in PROBLEMS.items():
+        if item.get_closest_marker(name) is None or not (reason := problem()):
+            continue
+        if os.environ.get(f"LLMHUB_REQUIRE_{name.upper()}") == "1":
+            pytest.fail(f"LLMHUB_REQUIRE_{name.upper()}=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def postgres_url() -> str:
+    """A PostgreSQL where databases may be made. Mark the test `postgres`."""
+    return TEST_DATABASE_URL
+
+
+@pytest.fixture
+def new_database() -> Iterator[Callable[[], str]]:
+    """Makes an empty PostgreSQL database, gives its URL; it goes with the test. Mark the test `postgres`."""
+    import psycopg
+
+    made: list[str] = []
+    with psycopg.connect(TEST_DATABASE_URL, autocommit=True) as connection:
+
+        def make() -> str:
+            name = f"llmhub_scratch_{uuid.uuid4().hex}"
+            connection.execute(f"CREATE DATABASE {name}")
+            made.append(name)
+            return urlsplit(TEST_DATABASE_URL)._replace(path=f"/{name}").geturl()
+
+        yield make
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """A Redis database that holds nothing of value. Mark the test `redis`."""
+    return TEST_REDIS_URL
+
+
+@pytest.fixture
+def chromium() -> str:
+    """The browser's path. Mark the test `browser`."""
+    return CHROMIUM
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """What a process keeps between requests, a test must not inherit: its rows were another test's."""
+    from django.core.cache import cache as django_cache
+
+    from completions import keys
+    from providers import registry
+
+    registry._State.current = None
+    registry.forget()
+    keys.forget_pepper()
+    django_cache.clear()
+
+
+@pytest.fixture
+async def _upstream_connections_closed() -> AsyncIterator[None]:
+    from providers import drivers
+
+    yield
+    await drivers.aclose()
+
+
+@pytest.fixture(autouse=True)
+def _no_upstream_connection_outlives_its_loop(request: pytest.FixtureRequest) -> None:
+    """The hub keeps a session of connections per event loop, and each async test has a loop of its own."""
+    if isinstance(request.node, pytest.Function) and inspect.iscoroutinefunction(request.node.obj):
+        request.getfixturevalue("_upstream_connections_closed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_connection_outlives_the_suite(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """Threads of the hub keep their connections; PostgreSQL drops no database that has any."""
+    yield
+    from django.db import connections
+
+    from completions import bridge, ledger
+    from providers import drivers
+
+    bridge.run_sync(drivers.aclose)
+    ledger.close()
+    if ON_POSTGRES:
+        from django.db.backends.postgresql.base import DatabaseWrapper
+
+        connection = connections["default"]
+        assert isinstance(connection, DatabaseWrapper)
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        connection.close()
+        connection.close_pool()
+
+
+@dataclass(frozen=True)
+class LiveHub:
+    """A running hub: `url` without a slash at its end."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@pytest.fixture
+def live_hub(transactional_db: None) -> Iterator[LiveHub]:
+    """The hub's ASGI application behind uvicorn, in a thread of its own, on this test's database."""
+    from llmhub.asgi import application
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application,
+        lifespan="on",
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=2,
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="live-hub", daemon=True)
+    thread.start()
+    _wait_until_started(server, thread)
+    host, port = listener.getsockname()
+    yield LiveHub(host, port)
+    server.should_exit = True
+    thread.join(STOP_SECONDS)
+    listener.close()
+    gc.unfreeze()
+    assert not thread.is_alive(), f"the hub did not stop within {STOP_SECONDS} s"
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            pytest.fail("the hub did not start")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the working tree."""
+    return Path(__file__).resolve().parent.parent
