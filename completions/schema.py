@@ -79,6 +79,15 @@ CONFIG = {
 }
 TOOLS = {"description": "As in config.tools.", **CONFIG_FIELDS["tools"].schema}
 NAME = {"type": "string", "maxLength": NAME_CAP}
+EVENT = {
+    "title": "server-sent event",
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["started", "delta", "usage", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 
 # --- what every operation has
 

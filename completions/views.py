@@ -7,7 +7,6 @@ from typing import Any, cast
 from django.core.handlers.asgi import ASGIRequest
 from django.db.models import Q, QuerySet
 from django.http.response import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins
 from rest_framework.exceptions import NotFound
@@ -19,6 +18,7 @@ from rest_framework.viewsets import GenericViewSet
 from completions import provider_status, requests, serializers, tokens
 from completions.bridge import run_sync
 from completions.models import Completion
+from completions.schema import EVENT
 from completions.service import LLMService
 from completions.sse import EventStream, EventStreamResponse
 from completions.types import Caller, CompletionRequest, LLMResponse, Started
@@ -70,7 +70,7 @@ class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generi
         request=serializers.CompletionRequestSerializer,
         responses={
             (200, "application/json"): serializers.CompletionResponseSerializer,
-            (200, "text/event-stream"): OpenApiTypes.STR,
+            (200, "text/event-stream"): EVENT,
         },
     )
     def create(self, request: Request) -> HttpResponseBase:

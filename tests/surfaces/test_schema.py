@@ -91,6 +91,14 @@ def test_the_parameters_of_config_are_documented_with_their_bounds(schema: dict[
     assert config["max_tokens"]["type"] == "integer"
 
 
+def test_the_events_of_a_stream_are_documented(schema: dict[str, Any]) -> None:
+    answer = operations(schema)["POST /api/completions/"]["responses"]["200"]["content"]
+
+    assert answer.keys() == {"application/json", "text/event-stream"}
+    names = answer["text/event-stream"]["schema"]["properties"]["event"]["enum"]
+    assert names == ["started", "delta", "usage", "done", "error"]
+
+
 def test_schema_and_docs_need_no_key() -> None:
     assert APIClient().get("/api/schema/").status_code == 200
     assert APIClient().get("/api/docs/").status_code == 200
