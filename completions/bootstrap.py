@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -17,7 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from completions.keys import create_key
 from completions.models import Project
-from providers.models import LanguageModel, LLMProvider
+from providers.models import LanguageModel, LLMProvider, ModelPrice
 from providers.types import ProviderType, Secret
 
 KEY_NAME = "first key"
@@ -102,7 +103,8 @@ def _demo_provider() -> str | None:
         preset="demo",
         default_model=DEMO_MODEL,
     )
-    LanguageModel.objects.create(
+    model = LanguageModel.objects.create(
         provider=provider, name=DEMO_MODEL, context_window=8192, max_output=1024, capabilities=["chat"]
     )
+    ModelPrice.objects.create(model=model, valid_from=date(1970, 1, 1), prompt=0, completion=0)  # it is free
     return DEMO_MODEL

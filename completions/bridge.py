@@ -2,13 +2,18 @@
 open."""
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, async_to_sync
 
+from providers import drivers
+
 T = TypeVar("T")
+
+CLOSE_SECONDS = 2.0  # for upstream connections at the end of the process
 
 
 class _Background:
@@ -46,4 +51,9 @@ def _background_loop() -> asyncio.AbstractEventLoop:
             threading.Thread(target=loop.run_forever, name="llmhub-loop", daemon=True).start()
             running.wait()
             _Background.loop = loop
+            atexit.register(_close_upstream_connections, loop)
         return _Background.loop
+
+
+def _close_upstream_connections(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.run_coroutine_threadsafe(drivers.aclose(), loop).result(CLOSE_SECONDS)

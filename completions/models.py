@@ -85,8 +85,8 @@ class State(models.TextChoices):
     RECOVERED = "recovered", "Recovered"
 
 
-# A ledger row outlives what it points to, and deleting a provider must not search millions of rows for it: the
-# reference is loose (no constraint, no index), and the row keeps the names it needs beside it.
+# A ledger row outlives what it points to, and deleting a provider must not search millions of rows for it:
+# the reference is loose (no constraint, no index), and the row keeps the names it needs beside it.
 LOOSE: dict[str, Any] = {
     "null": True,
     "on_delete": models.DO_NOTHING,

@@ -126,7 +126,8 @@ class Run:
             async for chunk in self._chunks:
                 if not started:
                     started = True
-                    yield Started(self.id, self.model, self.target.endpoint.provider)
+                    provider = self.target.endpoint.provider
+                    yield Started(self.id, self.model, provider, self.dispatch.attempts)
                 if chunk.content or chunk.reasoning or chunk.tool_calls:
                     yield Delta(chunk.content, chunk.reasoning, chunk.tool_calls)
             yield Done(await asyncio.shield(self._pump))
@@ -235,6 +236,7 @@ class Run:
                 cached=False,
                 cost=None if cost is None else pricing.usd(cost),
                 finish_reason=meter.finish_reason,
+                attempts=self.dispatch.attempts,
             ),
             message=meter.message(),
             usage=usage,

@@ -166,7 +166,11 @@ class LLMService:
 
     def count_tokens(self, text: str, model: str | None = None) -> int:
         """Tokens of a text, by the model's own tokenizer where it is known (tiktoken, offline)."""
-        return tokens.count_text(text, _upstream_name(model)).count
+        return self.count_text_tokens(text, model).count
+
+    def count_text_tokens(self, text: str, model: str | None = None) -> TokenCount:
+        """`count_tokens`, with whether the count is exact for the model."""
+        return tokens.count_text(text, _upstream_name(model))
 
     def count_message_tokens(
         self,

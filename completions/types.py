@@ -59,6 +59,7 @@ class Metadata:
     cached: bool
     cost: Decimal | None
     finish_reason: str | None
+    attempts: int  # upstream calls made for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Started:
     id: uuid.UUID
     model: str
     provider: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
-from completions import provider_status, requests, serializers, tokens
+from completions import provider_status, requests, serializers
 from completions.bridge import run_sync
 from completions.models import Completion
 from completions.schema import EVENT
 from completions.service import LLMService
 from completions.sse import EventStream, EventStreamResponse
-from completions.types import Caller, CompletionRequest, LLMResponse, Started
+from completions.tokens import TokenCount
+from completions.types import Caller, CompletionRequest, LLMResponse, Metadata, Started
 from providers.registry import snapshot
 from providers.types import JSON, Usage
 
@@ -96,8 +97,7 @@ PAGING = ("cursor", "limit")
 def _answer(response: LLMResponse) -> Response:
     metadata = response.metadata
     cost = serializers.dollars(metadata.cost)
-    attempts = Completion.objects.filter(pk=metadata.id).values_list("attempts", flat=True).first()
-    headers = _headers(metadata.model, metadata.provider) | {"x-llmhub-attempts": str(attempts)}
+    headers = _headers(metadata)
     if cost is not None:
         headers["x-llmhub-cost-usd"] = cost
     return Response(serializers.response_body(response), headers=headers)
@@ -107,14 +107,18 @@ def _stream(service: LLMService, request: CompletionRequest, *, asgi: bool) -> H
     stream = run_sync(EventStream.open, service.astream(request))
     response = EventStreamResponse(stream, asgi=asgi)
     if isinstance(stream.first, Started):
-        for name, value in _headers(stream.first.model, stream.first.provider).items():
+        for name, value in _headers(stream.first).items():
             response[name] = value
     return response
 
 
-def _headers(model: str, provider: str) -> dict[str, str]:
+def _headers(answered: Metadata | Started) -> dict[str, str]:
     """Names of staff and callers may hold any letter; a header may not."""
-    return {"x-llmhub-model": ascii(model)[1:-1], "x-llmhub-provider": provider}
+    return {
+        "x-llmhub-model": ascii(answered.model)[1:-1],
+        "x-llmhub-provider": answered.provider,
+        "x-llmhub-attempts": str(answered.attempts),
+    }
 
 
 def _checked(serializer: Any) -> JSON:
@@ -187,17 +191,11 @@ def _count(service: LLMService, given: JSON) -> Response:
     if "messages" in given:
         count = _count_messages(service, given)
     else:
-        count = _count_text(given["text"], given.get("model"))
+        count = service.count_text_tokens(given["text"], given.get("model"))
     return Response(serializers.TokenCountSerializer(count).data)
 
 
-def _count_text(text: str, model: str | None) -> tokens.TokenCount:
-    """As LLMService.count_tokens, which says only the count, not whether it is exact."""
-    targets = snapshot().resolve(model) if model else ()
-    return tokens.count_text(text, targets[0].upstream_model if targets else model)
-
-
-def _count_messages(service: LLMService, given: JSON) -> tokens.TokenCount:
+def _count_messages(service: LLMService, given: JSON) -> TokenCount:
     tools = requests.check_tools(given["tools"]) if given.get("tools") is not None else None
     return service.count_message_tokens(requests.check_messages(given["messages"]), given.get("model"), tools)
 

@@ -172,4 +172,6 @@ LOGGING = {
     "disable_existing_loggers": False,
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["console"], "level": E_["LLMHUB_LOG_LEVEL"]},
+    # A caller's 4xx is the caller's news, told in the answer; the log is for what staff can mend.
+    "loggers": {"django.request": {"level": "ERROR"}},
 }

@@ -86,8 +86,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """From more than `above` prompt tokens on, `price` (USD per million) holds for every token of the call.
-    """
+    """From more than `above` prompt tokens on, `price` (USD per million) holds for every token of the call."""
 
     above: int
     price: Decimal
