@@ -208,7 +208,7 @@ class ModelPrice(models.Model):
 
 
 class RegistryVersion(models.Model):
-    """One row that counts changes of the configuration, so that every process notices them within a second."""
+    """One row that counts changes of the configuration, so that every process notices within a second."""
 
     version = models.BigIntegerField(default=0)
 

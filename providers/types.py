@@ -86,7 +86,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """From more than `above` prompt tokens on, `price` (USD per million) holds for every token of the call."""
+    """Above `above` prompt tokens, `price` (USD per million) holds for every token of the call."""
 
     above: int
     price: Decimal
