@@ -6,6 +6,8 @@ LLMServiceError                500 INTERNAL_ERROR
 │   ├── ModelNotFoundError         400 INVALID_REQUEST        unknown, or not this caller's
 │   └── UnpricedModelError         400 INVALID_REQUEST        no price known
 ├── AuthenticationError        401 AUTHENTICATION_FAILED
+├── BudgetExceededError        402 BUDGET_EXCEEDED        a hard budget could be exceeded
+│   └── ModelNotPricedError        402 MODEL_NOT_PRICED       no price, and a hard budget applies
 ├── PermissionDeniedError      403 PERMISSION_DENIED
 ├── RateLimitError             429 RATE_LIMIT_EXCEEDED
 ├── ProviderError              502 PROVIDER_ERROR
@@ -72,6 +74,19 @@ class AuthenticationError(LLMServiceError):
 
     status = 401
     code = "AUTHENTICATION_FAILED"
+
+
+class BudgetExceededError(LLMServiceError):
+    """The call could exceed a hard budget. `details`: budget, limit, spent, held, hold (USD), reset."""
+
+    status = 402
+    code = "BUDGET_EXCEEDED"
+
+
+class ModelNotPricedError(BudgetExceededError):
+    """A hard budget applies, and what the call will cost is not known."""
+
+    code = "MODEL_NOT_PRICED"
 
 
 class PermissionDeniedError(LLMServiceError):

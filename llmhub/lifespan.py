@@ -36,6 +36,12 @@ async def _close_upstream_connections() -> None:
     await drivers.aclose()
 
 
+async def _close_limiter() -> None:
+    from completions import limits
+
+    await limits.aclose()
+
+
 async def _finish_ledger() -> None:
     """The last rows are on disk before the process ends."""
     from completions import ledger
@@ -44,7 +50,7 @@ async def _finish_ledger() -> None:
 
 
 START: tuple[Step, ...] = (_refuse_unsafe_settings, _freeze_heap)
-STOP: tuple[Step, ...] = (_close_upstream_connections, _finish_ledger)
+STOP: tuple[Step, ...] = (_close_upstream_connections, _close_limiter, _finish_ledger)
 
 
 async def lifespan(scope: Message, receive: Receive, send: Send) -> None:

@@ -11,12 +11,13 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from providers.types import Price, Rate, Tier, Usage
+from providers.types import NANO, Price, Rate, Tier, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelInfo, ModelPrice, Provider
 
 NANO_PER_MILLIONTH = 1000  # a dollar per million tokens is this many nano-dollars per token
+MILLION = 1_000_000  # tokens that a rate is for
 EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 # genai-prices' keys of the classes that Usage knows.
@@ -79,6 +80,12 @@ def fault(usage: Usage) -> str:
         if sum(parts.values()) > whole:
             return f"{' + '.join(parts)} are {sum(parts.values())} tokens, more than the {whole} of {name}"
     return ""
+
+
+def nano(dollars: Decimal) -> int:
+    """Dollars as whole nano-dollars, rounded half-even."""
+    with localcontext(EXACT):
+        return int((dollars * NANO).to_integral_value())
 
 
 def usd(nano: int) -> Decimal:

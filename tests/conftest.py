@@ -82,11 +82,13 @@ def _nothing_remembered() -> None:
     """What a process keeps between requests, a test must not inherit: its rows were another test's."""
     from django.core.cache import cache as django_cache
 
-    from completions import keys
+    from completions import accounts, keys, limits
     from providers import registry
 
     registry._State.current = None
     registry.forget()
+    accounts.forget()
+    limits.forget()
     keys.forget_pepper()
     django_cache.clear()
 
