@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from completions.errors import LLMServiceError, UnavailableError, service_error
+from completions.limits import LimitExceeded, rate_limit_headers
 from providers.errors import ProviderMisconfigured, UpstreamError
 from providers.types import JSON
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 CODES = {
     400: "INVALID_REQUEST",
     401: "AUTHENTICATION_FAILED",
+    402: "BUDGET_EXCEEDED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
@@ -33,7 +35,9 @@ CODES = {
     503: "UNAVAILABLE",
     504: "TIMEOUT",
 }
+PERMANENT = (402, 403)  # no other try will end otherwise until staff change something
 RETRY_AFTER_CAP = 60  # seconds
+UNAVAILABLE_SECONDS = 5  # until another try is sensible, where nobody knows better
 
 
 class BodyTooLarge(exceptions.APIException):
@@ -84,13 +88,22 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
 
 
 def _service_error(error: LLMServiceError) -> Response:
-    response = Response(service_error_body(error), status=error.status)
+    return Response(service_error_body(error), status=error.status, headers=error_headers(error))
+
+
+def error_headers(error: LLMServiceError) -> dict[str, str]:
+    """What the official SDKs go by: whether another try makes sense, and when."""
+    headers: dict[str, str] = {}
+    if isinstance(error, LimitExceeded):
+        headers |= rate_limit_headers(error.standings)
     if error.status == 401:
-        response["WWW-Authenticate"] = "Bearer"
-    retry_after = error.details.get("retry_after")
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in PERMANENT or error.details.get("permanent"):
+        return headers | {"x-should-retry": "false"}
+    retry_after = error.details.get("retry_after", UNAVAILABLE_SECONDS if error.status == 503 else None)
     if isinstance(retry_after, int | float):
-        response["Retry-After"] = str(min(RETRY_AFTER_CAP, max(1, math.ceil(retry_after))))
-    return response
+        headers["Retry-After"] = str(min(RETRY_AFTER_CAP, max(1, math.ceil(retry_after))))
+    return headers
 
 
 def _as_api_exception(error: Exception) -> exceptions.APIException | None:

@@ -1,6 +1,5 @@
 """What a new hub still lacks before the first answer comes back, and how it is doing since."""
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.timesince import timesince
 
+from completions.ids import first_id
 from completions.models import ApiKey, Completion, State
 from providers.models import Health, LLMProvider
 from providers.types import ProviderType
@@ -85,11 +85,6 @@ def ago(moment: datetime | None) -> str:
 
 def _provider_types() -> set[str]:
     return set(LLMProvider.objects.enabled().filter(models__enabled=True).values_list("type", flat=True))
-
-
-def first_id(moment: datetime) -> uuid.UUID:
-    """The least id a call of `moment` can have: ordered by time, so a period is a range of the key."""
-    return uuid.UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
 def live_keys() -> Any:

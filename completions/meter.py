@@ -24,6 +24,7 @@ class Meter:
     reasoning: list[str] = field(default_factory=list)
     tool_calls: dict[int, JSON] = field(default_factory=dict)
     answered: bool = False  # something of the answer was received
+    received: int = 0  # characters of answer so far
 
     def chunk(self, chunk: StreamChunk) -> None:
         """Note one event of a stream. A later usage report replaces an earlier one: it is a total."""
@@ -36,6 +37,7 @@ class Meter:
         if self.first_token_ms is None and (chunk.content or chunk.reasoning or chunk.tool_calls):
             self.first_token_ms = self.elapsed_ms()
             self.answered = True
+        self.received += len(chunk.content) + len(chunk.reasoning)
         self.finish_reason = chunk.finish_reason or self.finish_reason
         self._report(chunk.usage, chunk.usage_anomaly)
 
@@ -72,7 +74,7 @@ class Meter:
         """
         if self.reported is not None:
             return self.reported
-        prompt = tokens.count_messages(_messages(self.body), model, self.body.get("tools"))
+        prompt = self.prompt(model)
         thought = tokens.count_text("".join(self.reasoning), model)
         output = tokens.count_text(self.text + self._tool_text(), model)
         exact = prompt.exact and thought.exact and output.exact and not self.tool_calls
@@ -83,6 +85,15 @@ class Meter:
             source=UsageSource.COUNTED if exact else UsageSource.ESTIMATED,
         )
         return replace(counted, anomaly=self.anomaly)
+
+    def prompt(self, model: str) -> tokens.TokenCount:
+        """Our own count of the prompt. May take a while, as `usage`."""
+        return tokens.count_messages(_messages(self.body), model, self.body.get("tools"))
+
+    def prompt_only(self, model: str) -> Usage:
+        """What a call used that failed after its prompt was sent."""
+        count = self.prompt(model)
+        return Usage(prompt=count.count, source=UsageSource.ESTIMATED)
 
     def _report(self, usage: Usage | None, anomaly: bool) -> None:
         """Keep what the upstream says it used, unless it cannot be: then our own count will stand."""

@@ -100,6 +100,7 @@ ERRORS = {
     "503": "The hub cannot serve now; try again after `Retry-After` seconds.",
     "default": "Any other error, in the same shape.",
 }
+OTHER_CODES = ("TOKEN_LIMIT_EXCEEDED", "MODEL_NOT_PRICED", "INTERNAL_ERROR")
 WITHOUT_BODY = {"get", "head", "delete"}
 
 
@@ -108,7 +109,7 @@ class ErrorSerializer(Serializer[Any]):
 
     status_code = IntegerField(help_text="The HTTP status.")
     message = CharField(help_text="For people.")
-    code = ChoiceField(choices=sorted({*CODES.values(), "TOKEN_LIMIT_EXCEEDED", "INTERNAL_ERROR"}))
+    code = ChoiceField(choices=sorted({*CODES.values(), *OTHER_CODES}))
     timestamp = DateTimeField(help_text="When it happened (UTC).")
     details = JSONField(help_text="More facts: `param` names the offending field; messages by field.")
 

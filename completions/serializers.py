@@ -1,12 +1,14 @@
 """What `/api` takes and gives. Field by field: nothing of a row leaves or enters that is not named here."""
 
+import json
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from completions.models import ApiKey, Completion, Project, State
+from completions import arithmetic
+from completions.models import Completion, CompletionContent, State
 from completions.requests import NAME_CAP
 from completions.schema import CONFIG, MESSAGES, NAME, TOOLS
 from completions.types import CompletionRequest, LLMResponse
@@ -155,7 +157,34 @@ class CompletionSerializer(serializers.ModelSerializer[Completion]):
         read_only_fields = fields
 
     def get_cost(self, row: Completion) -> str | None:
-        return None if row.cost_nano_usd is None else dollars(Decimal(row.cost_nano_usd) / NANO)
+        cost = arithmetic.current_cost(row)
+        return None if cost is None else dollars(Decimal(cost) / NANO)
+
+
+class ContentSerializer(serializers.Serializer[Any]):
+    """What was asked and what was answered, as JSON."""
+
+    request = serializers.DictField(help_text="The request's body: messages and parameters.")
+    response = serializers.DictField(help_text="The assistant's message.")
+
+
+class CompletionDetailSerializer(CompletionSerializer):
+    """A row of the ledger with prompt and answer."""
+
+    content = serializers.SerializerMethodField(
+        help_text="Prompt and answer; null: never written, expired or erased."
+    )
+
+    class Meta(CompletionSerializer.Meta):
+        fields: ClassVar[list[str]] = [*CompletionSerializer.Meta.fields, "content"]
+        read_only_fields = fields
+
+    @extend_schema_field(ContentSerializer(allow_null=True))
+    def get_content(self, row: Completion) -> JSON | None:
+        found = CompletionContent.objects.filter(pk=row.pk).first()
+        if found is None:
+            return None
+        return {"request": json.loads(found.request), "response": json.loads(found.response)}
 
 
 class CompletionFilterSerializer(StrictSerializer):
@@ -304,46 +333,3 @@ class CostSerializer(serializers.Serializer[Any]):
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
     exact = serializers.BooleanField(help_text="false: the tokens of the messages are estimated.")
-
-
-class ProjectSerializer(StrictSerializer, serializers.ModelSerializer[Project]):
-    members = serializers.SlugRelatedField(
-        slug_field="username",
-        many=True,
-        required=False,
-        queryset=Project._meta.get_field("members").related_model._default_manager.all(),
-        help_text="User names of the people who may call for this project.",
-    )
-
-    class Meta:
-        model = Project
-        fields: ClassVar[list[str]] = ["slug", "name", "members", "enabled", "created_at"]
-        read_only_fields: ClassVar[list[str]] = ["created_at"]
-
-
-class ApiKeySerializer(StrictSerializer, serializers.ModelSerializer[ApiKey]):
-    project = serializers.SlugRelatedField(slug_field="slug", queryset=Project.objects.all())
-
-    class Meta:
-        model = ApiKey
-        fields: ClassVar[list[str]] = [
-            "id", "project", "name", "public_id", "last4", "created_at", "expires_at", "revoked_at",
-            "last_used_at",
-        ]  # fmt: skip
-        read_only_fields: ClassVar[list[str]] = [
-            "public_id", "last4", "created_at", "revoked_at", "last_used_at",
-        ]  # fmt: skip
-
-    def validate_project(self, project: Project) -> Project:
-        if self.instance is not None and self.instance.project_id != project.pk:
-            raise serializers.ValidationError("A key cannot move to another project. Make a new key there.")
-        return project
-
-
-class NewApiKeySerializer(ApiKeySerializer):
-    """A key as it is shown once, right after it was made."""
-
-    key = serializers.CharField(read_only=True, help_text="The key itself. It is never shown again.")
-
-    class Meta(ApiKeySerializer.Meta):
-        fields: ClassVar[list[str]] = [*ApiKeySerializer.Meta.fields, "key"]

@@ -13,7 +13,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 
-from completions import pipeline, requests, tokens
+from completions import keys, pipeline, requests, tokens
 from completions.bridge import run_sync
 from completions.errors import (
     InvalidRequestError,
@@ -26,6 +26,7 @@ from completions.models import Project
 from completions.tokens import TokenCount
 from completions.types import (
     AvailableModel,
+    Call,
     Caller,
     CompletionRequest,
     Delta,
@@ -111,12 +112,13 @@ class LLMService:
     async def aget_provider(self, slug: str | None = None) -> ProviderInfo:
         """A provider by its slug, or the first by priority."""
         current = await asnapshot()
-        return _info(current, _facts(current, slug))
+        mine = await keys.apermitted(current.targets, self._key_id)
+        return _info(mine, _facts(current, slug))
 
     def get_provider(self, slug: str | None = None) -> ProviderInfo:
         """`aget_provider` for synchronous code."""
         current = snapshot()
-        return _info(current, _facts(current, slug))
+        return _info(keys.permitted(current.targets, self._key_id), _facts(current, slug))
 
     async def aget_available_models(self, provider: str | None = None) -> list[AvailableModel]:
         """What staff enabled, merged with what `provider` itself says it offers.
@@ -125,10 +127,11 @@ class LLMService:
         asked leaves `offered` None.
         """
         current = await asnapshot()
+        mine = await keys.apermitted(current.targets, self._key_id)
         if provider is None:
-            return [_available(target, None) for target in current.targets]
+            return [_available(target, None) for target in mine]
         facts = _facts(current, provider)
-        enabled = {t.upstream_model: t for t in current.targets if t.endpoint.provider == facts.slug}
+        enabled = {t.upstream_model: t for t in mine if t.endpoint.provider == facts.slug}
         offered = await _offered(facts)
         models = [
             _available(target, None if offered is None else name in offered)
@@ -186,7 +189,7 @@ class LLMService:
 
     def calculate_cost(self, usage: Usage, model: str) -> Decimal:
         """US dollars for `usage` at the price of `model`. Raises ModelNotFoundError, UnpricedModelError."""
-        targets = snapshot().resolve(model)
+        targets = keys.permitted(snapshot().resolve(model), self._key_id)
         if not targets:
             raise ModelNotFoundError(
                 f"The model {model!r} does not exist or you do not have access to it.", param="model"
@@ -200,10 +203,14 @@ class LLMService:
 
     # --- inside
 
-    async def _call(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> pipeline.Call:
+    @property
+    def _key_id(self) -> int | None:
+        return self._caller.api_key_id if self._caller is not None else None
+
+    async def _call(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> Call:
         if not isinstance(request, CompletionRequest):
             request = _as_request(request)
-        return pipeline.Call(
+        return Call(
             caller=self._caller or await self._python_caller(),
             body=requests.validate(request),
             model=request.model,
@@ -252,14 +259,14 @@ def _facts(current: Snapshot, slug: str | None) -> ProviderFacts:
     return facts
 
 
-def _info(current: Snapshot, facts: ProviderFacts) -> ProviderInfo:
+def _info(targets: Sequence[Target], facts: ProviderFacts) -> ProviderInfo:
     return ProviderInfo(
         slug=facts.slug,
         name=facts.name,
         type=facts.type,
         base_url=facts.base_url,
         default_model=facts.default_model,
-        models=tuple(t.public_model for t in current.targets if t.endpoint.provider == facts.slug),
+        models=tuple(t.public_model for t in targets if t.endpoint.provider == facts.slug),
         default_config=facts.default_config,
         health=facts.health,
     )

@@ -39,6 +39,36 @@ class CompletionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A request that was checked: `body` is an OpenAI chat body without model and stream."""
+
+    caller: Caller
+    body: JSON
+    model: str | None
+    provider: str | None = None
+    stream: bool = False
+    timeout_seconds: float | None = None
+    end_user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one limit of a key stands. `reset_seconds`: until it is restored, if nothing more is used."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Where a key stands, for the headers. None where there is no such limit."""
+
+    requests: Standing | None = None
+    tokens: Standing | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Tokens of one answer."""
 
@@ -60,6 +90,7 @@ class Metadata:
     cost: Decimal | None
     finish_reason: str | None
     attempts: int  # upstream calls made for it
+    standings: Standings = Standings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +115,7 @@ class Started:
     model: str
     provider: str
     attempts: int
+    standings: Standings = Standings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from completions import provider_status, requests, serializers
 from completions.bridge import run_sync
+from completions.limits import rate_limit_headers
 from completions.models import Completion
 from completions.schema import EVENT
 from completions.service import LLMService
@@ -47,7 +48,7 @@ def caller_of(request: Request) -> Caller:
 class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewSet[Completion]):
     """Completions of your own project, newest first."""
 
-    queryset = Completion.objects.all()
+    queryset = Completion.objects.prefetch_related("adjustments")
     serializer_class = serializers.CompletionSerializer
     lookup_value_converter = "uuid"
 
@@ -56,6 +57,9 @@ class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generi
         if getattr(self, "swagger_fake_view", False):  # the schema is drawn without a caller
             return rows
         return rows.filter(project_id=caller_of(self.request).project_id)
+
+    def get_serializer_class(self) -> Any:
+        return serializers.CompletionDetailSerializer if self.action == "retrieve" else self.serializer_class
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.action != "list":
@@ -118,6 +122,7 @@ def _headers(answered: Metadata | Started) -> dict[str, str]:
         "x-llmhub-model": ascii(answered.model)[1:-1],
         "x-llmhub-provider": answered.provider,
         "x-llmhub-attempts": str(answered.attempts),
+        **rate_limit_headers(answered.standings),
     }
 
 

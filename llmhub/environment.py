@@ -217,6 +217,13 @@ SETTINGS = (
         "default",
     ),
     Setting(
+        "LLMHUB_LEDGER_DAYS",
+        _whole(0, 36_500),
+        "0",
+        "Days that calls stay in the ledger; their hourly sums stay for good. 0: for ever.",
+        "400",
+    ),
+    Setting(
         "LLMHUB_DRAIN_SECONDS",
         _whole(0, 3600),
         "60",

@@ -42,6 +42,12 @@ async def _close_limiter() -> None:
     await limits.aclose()
 
 
+async def _write_key_uses() -> None:
+    from completions import keys
+
+    await sync_to_async(keys.flush_uses)()
+
+
 async def _finish_ledger() -> None:
     """The last rows are on disk before the process ends."""
     from completions import ledger
@@ -49,8 +55,37 @@ async def _finish_ledger() -> None:
     await sync_to_async(ledger.close)()
 
 
-START: tuple[Step, ...] = (_refuse_unsafe_settings, _freeze_heap)
-STOP: tuple[Step, ...] = (_close_upstream_connections, _close_limiter, _finish_ledger)
+async def _start_ledger() -> None:
+    """Before the first call: what a process that died left running is settled at once."""
+    from completions import ledger
+
+    ledger.start()
+
+
+async def _start_worker() -> None:
+    """Embedded, this one process does the periodic work too; elsewhere `manage.py worker` does."""
+    from django.conf import settings
+
+    from completions import worker
+
+    if settings.LLMHUB_EMBEDDED:
+        worker.start()
+
+
+async def _stop_worker() -> None:
+    from completions import worker
+
+    await sync_to_async(worker.stop)()
+
+
+START: tuple[Step, ...] = (_refuse_unsafe_settings, _start_ledger, _start_worker, _freeze_heap)
+STOP: tuple[Step, ...] = (
+    _stop_worker,
+    _close_upstream_connections,
+    _close_limiter,
+    _write_key_uses,
+    _finish_ledger,
+)
 
 
 async def lifespan(scope: Message, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ LLMHUB_EGRESS_ALLOW = E_["LLMHUB_EGRESS_ALLOW"]
 LLMHUB_LISTENS_ON_LOOPBACK = HOST in ("127.0.0.1", "localhost", "::1")
 LLMHUB_DEFAULT_PROJECT = E_["LLMHUB_DEFAULT_PROJECT"]
 LLMHUB_MAX_BODY_BYTES = E_["LLMHUB_MAX_BODY_BYTES"]
+LLMHUB_LEDGER_DAYS = E_["LLMHUB_LEDGER_DAYS"]
 LLMHUB_DRAIN_SECONDS = E_["LLMHUB_DRAIN_SECONDS"]
 REDIS_URL = E_["REDIS_URL"]
 WEB_CONCURRENCY = E_["WEB_CONCURRENCY"]
@@ -173,5 +174,6 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["console"], "level": E_["LLMHUB_LOG_LEVEL"]},
     # A caller's 4xx is the caller's news, told in the answer; the log is for what staff can mend.
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # urllib3 would write addresses at DEBUG, and a webhook's may be a secret.
+    "loggers": {"django.request": {"level": "ERROR"}, "urllib3": {"level": "INFO"}},
 }

@@ -14,9 +14,18 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
+class Tried:
+    """One upstream call. `latency_ms` and `error` are None while it is the one that answers."""
+
+    target: Target
+    started_ms: int  # after the dispatch began
+    latency_ms: int | None = None
+    error: UpstreamError | None = None
+
+
+@dataclass(slots=True)
 class Dispatch:
-    """One call over its candidates. `target` is the one that answers, or was tried last; `attempts` counts
-    calls.
+    """One call over its candidates. `target` is the one that answers, or was tried last.
 
     `timeout_seconds` bounds the whole call; each provider's own total deadline holds too.
     """
@@ -24,9 +33,14 @@ class Dispatch:
     targets: Sequence[Target]
     body: JSON
     timeout_seconds: float | None = None
-    attempts: int = 0
+    tried: list[Tried] = field(default_factory=list)
     target: Target | None = None
     errors: list[UpstreamError | ProviderMisconfigured] = field(default_factory=list)
+
+    @property
+    def attempts(self) -> int:
+        """How many upstream calls were made."""
+        return len(self.tried)
 
     async def complete(self) -> Answer:
         """The first whole answer. Raises the last candidate's error."""
@@ -67,26 +81,29 @@ class Dispatch:
         started = loop.time()
         for target in self.targets:
             self.target = target
+            if target.unusable:
+                self.errors.append(ProviderMisconfigured(target.unusable))
+                continue
+            began = loop.time()
+            deadline = self._deadline(target, started, began)
+            tried = Tried(target, int((began - started) * 1000))
+            self.tried.append(tried)
             try:
-                return await attempt(target, self._deadline(target, started, loop.time()))
+                return await attempt(target, deadline)
             except UpstreamError as error:
                 error.provider = target.endpoint.provider
+                tried.error, tried.latency_ms = error, int((loop.time() - began) * 1000)
                 self.errors.append(error)
                 if not error.retryable:
                     raise
-            except ProviderMisconfigured as error:
-                self.errors.append(error)
         raise self.errors[-1]
 
     def _deadline(self, target: Target, started: float, now: float) -> float:
         """Loop time by which this attempt must end.
 
-        Raises when the call's own time is already up, or no key.
+        Raises UpstreamTimeout when the call's time is up already.
         """
-        if target.unusable:
-            raise ProviderMisconfigured(target.unusable)
         seconds = min(target.endpoint.timeouts.total, self.timeout_seconds or float("inf"))
         if started + seconds <= now:
-            raise UpstreamTimeout(f"The call did not end within {seconds:g} s.", phase="total")
-        self.attempts += 1
+            raise self.errors[-1] if self.errors else UpstreamTimeout("No time was left.", phase="total")
         return started + seconds

@@ -4,12 +4,14 @@ Every token is priced exactly once: a part (cached, written to the cache, audio,
 the rest of its whole at the whole's. A part without a rate is priced as its whole.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from providers.types import NANO, Price, Rate, Tier, Usage
 
@@ -48,18 +50,7 @@ REST_OF_DATE = re.compile(rf"{VERSION}(?:[-@]{VERSION})*\Z")
 
 def cost(usage: Usage, price: Price) -> int:
     """Nano-dollars. Raises ValueError where the usage is impossible (`fault` says so beforehand)."""
-    if problem := fault(usage):
-        raise ValueError(problem)
-    with localcontext(EXACT):
-        total = sum(
-            (
-                tokens * (rate or whole).at(usage.prompt)
-                for tokens, rate, whole in _shares(usage, price)
-                if tokens
-            ),
-            start=Decimal(0),
-        )
-        return int((total * NANO_PER_MILLIONTH).to_integral_value())
+    return total(lines(usage, price))
 
 
 def fault(usage: Usage) -> str:
@@ -93,18 +84,79 @@ def usd(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-9, EXACT)
 
 
-def _shares(usage: Usage, price: Price) -> Sequence[tuple[int, Rate | None, Rate]]:
-    """Each class once: its tokens, its own rate, and the rate of its whole."""
+class Line(NamedTuple):
+    """One class of a call's tokens: `rate` is USD per million, `nano` the exact amount before rounding."""
+
+    name: str
+    tokens: int
+    rate: Decimal
+    nano: Decimal
+
+
+def lines(usage: Usage, price: Price) -> list[Line]:
+    """The arithmetic of `cost`, for people: its classes that have tokens; `total` of them is the cost.
+
+    Raises ValueError where the usage is impossible.
+    """
+    if problem := fault(usage):
+        raise ValueError(problem)
+    found = []
+    with localcontext(EXACT):
+        for name, tokens, own, whole in _shares(usage, price):
+            if tokens:
+                rate = (own or whole).at(usage.prompt)
+                found.append(Line(name, tokens, rate, tokens * rate * NANO_PER_MILLIONTH))
+    return found
+
+
+def total(found: Sequence[Line]) -> int:
+    """Nano-dollars of all lines, rounded half-even once."""
+    with localcontext(EXACT):
+        return int(sum((line.nano for line in found), start=Decimal(0)).to_integral_value())
+
+
+@lru_cache(maxsize=4096)
+def dump(price: Price) -> str:
+    """The unit prices as compact JSON, exact; without the source, which a ledger row has beside them."""
+    rates = {field.name: getattr(price, field.name) for field in fields(price) if field.name != "source"}
+    shapes = {name: _shape(rate) for name, rate in rates.items() if rate is not None}
+    return json.dumps(shapes, separators=(",", ":"))
+
+
+def load(text: str, source: str = "") -> Price:
+    """The unit prices that `dump` wrote. Raises ValueError for any other text."""
+    try:
+        rates = {name: _rate_of(shape) for name, shape in json.loads(text).items()}
+        return Price(**rates, source=source)
+    except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not unit prices as pricing.dump writes them: {text[:200]}") from error
+
+
+def _shape(rate: Rate) -> Any:
+    if not rate.tiers:
+        return str(rate.base)
+    return {"base": str(rate.base), "tiers": [[tier.above, str(tier.price)] for tier in rate.tiers]}
+
+
+def _rate_of(shape: Any) -> Rate:
+    if isinstance(shape, str):
+        return Rate(Decimal(shape))
+    tiers = tuple(Tier(int(above), Decimal(price)) for above, price in shape["tiers"])
+    return Rate(Decimal(shape["base"]), tiers)
+
+
+def _shares(usage: Usage, price: Price) -> Sequence[tuple[str, int, Rate | None, Rate]]:
+    """Each class once: its name and tokens, its own rate, and the rate of its whole."""
     text = usage.prompt - usage.cached - usage.cache_write - usage.audio_prompt
     answer = usage.completion - usage.reasoning - usage.audio_completion
     return (
-        (text, None, price.prompt),
-        (usage.cached, price.cached, price.prompt),
-        (usage.cache_write, price.cache_write, price.prompt),
-        (usage.audio_prompt, price.audio_prompt, price.prompt),
-        (answer, None, price.completion),
-        (usage.reasoning, price.reasoning, price.completion),
-        (usage.audio_completion, price.audio_completion, price.completion),
+        ("prompt", text, None, price.prompt),
+        ("cached", usage.cached, price.cached, price.prompt),
+        ("cache_write", usage.cache_write, price.cache_write, price.prompt),
+        ("audio_prompt", usage.audio_prompt, price.audio_prompt, price.prompt),
+        ("completion", answer, None, price.completion),
+        ("reasoning", usage.reasoning, price.reasoning, price.completion),
+        ("audio_completion", usage.audio_completion, price.audio_completion, price.completion),
     )
 
 

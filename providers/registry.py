@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 
@@ -96,8 +96,13 @@ def snapshot() -> Snapshot:
         if (current := _fresh()) is not None:
             return current
         checked_at = time.monotonic()
-        version = RegistryVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
         current = _State.current
+        try:
+            version = RegistryVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
+        except DatabaseError:
+            if current is None:
+                raise
+            version = current.version  # the database is away: what is known stays in use
         if current is None or current.version != version or current.day != _today():
             current = build(version)
         _State.current, _State.checked_at = current, checked_at

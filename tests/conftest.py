@@ -82,14 +82,16 @@ def _nothing_remembered() -> None:
     """What a process keeps between requests, a test must not inherit: its rows were another test's."""
     from django.core.cache import cache as django_cache
 
-    from completions import accounts, keys, limits
+    from completions import accounts, keys, ledger, limits
     from providers import registry
 
     registry._State.current = None
     registry.forget()
     accounts.forget()
     limits.forget()
+    ledger.forget()
     keys.forget_pepper()
+    keys.forget_uses()
     django_cache.clear()
 
 

@@ -241,6 +241,8 @@ class FakeUpstream:
         self._loop.run_forever()
 
     async def _stop(self) -> None:
+        self._loop.remove_reader(self._socket)  # no more accepts: asyncio loses one that a close overtakes
+        await asyncio.sleep(0.002)
         self._server.close()
         while True:
             await asyncio.sleep(0.002)  # what was just accepted begins, what was cancelled ends

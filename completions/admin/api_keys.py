@@ -1,20 +1,39 @@
-"""API keys: made here, shown once in the answer to the form, revoked here, never deleted."""
+"""API keys: made and rotated here, each time shown once; revoked here, never deleted."""
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.enums import ActionVariant
 
 from completions import keys
-from completions.errors import UnavailableError
+from completions.admin.account_forms import KeyForm
+from completions.admin.budgets import BudgetInline, new_budget_url
+from completions.errors import InvalidRequestError, UnavailableError
 from completions.models import ApiKey
 from providers.admin.base import HubModelAdmin, badge, detail_action
 from providers.types import Secret
+
+OVERLAPS = {  # hours, as the form sends them
+    "0": ("It stops at once", timedelta(0)),
+    "1": ("One hour", timedelta(hours=1)),
+    "24": ("One day", timedelta(days=1)),
+    "168": ("One week", timedelta(weeks=1)),
+    "720": ("30 days", timedelta(days=30)),
+}
+USUAL_OVERLAP = "24"
+NAMES_SHOWN = 2
+
+
+def is_rotating(key: ApiKey) -> bool:
+    """The secret from before a rotation still works."""
+    return key.old_valid_until is not None and key.old_valid_until > timezone.now()
 
 
 def state_badge(key: ApiKey) -> SafeString:
@@ -22,7 +41,17 @@ def state_badge(key: ApiKey) -> SafeString:
         return badge("danger", "Revoked")
     if key.expires_at is not None and key.expires_at <= timezone.now():
         return badge("warning", "Expired")
-    return badge("success", "Active")
+    return badge("success", "Active", "being rotated" if is_rotating(key) else "")
+
+
+def limits_text(key: ApiKey) -> str:
+    """The limits of a key in few words."""
+    limits = (
+        (key.requests_per_minute, "requests/min"),
+        (key.tokens_per_minute, "tokens/min"),
+        (key.concurrent_calls, "at once"),
+    )
+    return ", ".join(f"{limit:,} {unit}" for limit, unit in limits if limit is not None) or "-"
 
 
 class KeyStateFilter(admin.SimpleListFilter):
@@ -44,23 +73,36 @@ class KeyStateFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(HubModelAdmin):
-    list_display = ("name", "project", "ends_in", "state", "last_used_at", "expires_at", "created_at")
+    form = KeyForm
+    inlines: ClassVar[list[type]] = [BudgetInline]
+    list_display = ("name", "project", "ends_in", "state", "limits", "may_call", "last_used_at", "expires_at")
     list_filter = (KeyStateFilter, "project")
     list_select_related = ("project",)
     search_fields = ("name", "project__slug", "project__name", "=public_id")
     search_help_text = "Name, project, or the 12 characters after sk-llmhub-"
     autocomplete_fields = ("project",)
-    readonly_fields = ("ends_in", "public_id", "state", "last_used_at", "created_at", "revoked_at")
+    readonly_fields = (
+        "ends_in", "public_id", "state", "last_used_at", "created_at", "revoked_at", "old_valid_until",
+    )  # fmt: skip
     actions = ("revoke_selected",)
-    actions_detail = ("revoke",)
+    actions_detail = ("rotate", "new_budget", "revoke")
 
     class Media:
         js = ("providers/post_actions.js",)
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         asked = (None, {"fields": ["project", "name", "expires_at"]})
-        shown = [("ends_in", "public_id"), ("state", "last_used_at"), ("created_at", "revoked_at")]
-        return [asked, ("This key", {"fields": shown})] if obj else [asked]
+        limits = ("requests_per_minute", "tokens_per_minute", "concurrent_calls")
+        may = ("What it may do", {"fields": ["allowed_models", limits, "log_content"]})
+        if obj is None:
+            return [asked, may]
+        shown: list[Any] = [("ends_in", "public_id"), ("state", "last_used_at"), ("created_at", "revoked_at")]
+        if obj.old_valid_until is not None:
+            shown.append("old_valid_until")
+        return [asked, may, ("This key", {"fields": shown})]
+
+    def get_inlines(self, request: HttpRequest, obj: ApiKey | None) -> list[type]:
+        return self.inlines if obj else []
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return ("project", *self.readonly_fields) if obj else self.readonly_fields
@@ -70,12 +112,10 @@ class ApiKeyAdmin(HubModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            obj.save(update_fields=[name for name in form.changed_data if name in form.fields])
             return
-        row, full_key = keys.create_key(obj.project, obj.name, expires_at=obj.expires_at)
-        obj.pk = row.pk
-        obj.refresh_from_db()
-        request.new_key = Secret(full_key)  # type: ignore[attr-defined] # for response_add, within this request
+        made = Secret(keys.issue(obj))
+        request.new_key = made  # type: ignore[attr-defined] # for response_add, within this request
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         try:
@@ -87,13 +127,16 @@ class ApiKeyAdmin(HubModelAdmin):
         return answer
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
+        return self._shown_once(request, obj, request.new_key, "was made")  # type: ignore[attr-defined]
+
+    def _shown_once(self, request: HttpRequest, key: ApiKey, secret: Secret, what: str) -> HttpResponse:
         """The key itself, in this answer only: not in the URL, a cookie, the session or any cache."""
         context = {
             **self.admin_site.each_context(request),
-            "title": f"API key “{obj.name}” was made",
+            "title": f"API key “{key.name}” {what}",
             "opts": self.opts,
-            "key": obj,
-            "full_key": request.new_key.reveal(),  # type: ignore[attr-defined]
+            "key": key,
+            "full_key": secret.reveal(),
             "host": request.build_absolute_uri("/").rstrip("/"),
         }
         answer = TemplateResponse(request, "admin/completions/apikey/made.html", context)
@@ -109,12 +152,49 @@ class ApiKeyAdmin(HubModelAdmin):
     def state(self, key: ApiKey) -> SafeString:
         return state_badge(key)
 
+    @admin.display(description="Limits")
+    def limits(self, key: ApiKey) -> str:
+        return limits_text(key)
+
+    @admin.display(description="Models")
+    def may_call(self, key: ApiKey) -> str:
+        names = [str(name) for name in key.allowed_models]
+        more = len(names) - NAMES_SHOWN
+        return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "") or "All"
+
+    @detail_action("Rotate", icon="autorenew", permission="change")
+    def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Asks how long the old secret shall work on; what answers shows the new one, once."""
+        key = self.get_object(request, unquote(object_id))
+        if key is None:
+            raise Http404(f"There is no API key {object_id}.")
+        chosen = OVERLAPS.get(request.POST.get("overlap", ""))
+        if request.method != "POST" or chosen is None:
+            question = "Give this key a new secret? Its limits, its budgets and what it has paid for stay."
+            context = self.asking(request, key, question)
+            context |= {"overlaps": OVERLAPS.items(), "usual": USUAL_OVERLAP, "rotating": is_rotating(key)}
+            return TemplateResponse(request, "admin/completions/apikey/rotate.html", context)
+        try:
+            secret = Secret(keys.rotate(key, chosen[1]))
+        except (InvalidRequestError, UnavailableError) as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(self.change_url(key))
+        self.log_change(request, key, "Rotated.")
+        return self._shown_once(request, key, secret, "has a new secret")
+
+    @detail_action("New budget", icon="savings", permission="new_budget")
+    def new_budget(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return HttpResponseRedirect(new_budget_url("api_key", object_id))
+
+    def has_new_budget_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return bool(request.user.has_perm("completions.add_budget"))
+
     @detail_action("Revoke", icon="block", permission="change", variant=ActionVariant.DANGER)
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def run(key: ApiKey) -> tuple[int, str]:
             return messages.SUCCESS, self._revoked(request, key)
 
-        question = "Revoke this key? Whatever uses it is refused within a second, and for good."
+        question = "Revoke this key for good? Whatever uses it is refused at once, and its running calls end."
         return self.ask_or_run(request, object_id, question, run)
 
     @admin.action(description="Revoke selected keys, for good", permissions=["change"])

@@ -2,55 +2,37 @@
 
 import uuid
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.utils.safestring import SafeString
+from unfold.enums import ActionVariant
 
-from completions.first_steps import first_id
-from completions.models import Completion, State
-from providers.admin.base import HubModelAdmin, InfinitePaginator, badge
-from providers.admin.language_models import dollars
-from providers.types import NANO
+from completions import arithmetic, repricing
+from completions.admin import call_page, spend, unpriced
+from completions.admin.amounts import exact_dollars, milliseconds, state_badge, to_the_second
+from completions.content import Scope, erase
+from completions.ids import first_id
+from completions.models import Completion
+from providers.admin.base import HubModelAdmin, InfinitePaginator, badge, detail_action
 
-STATE_KINDS = {
-    State.OK: "success",
-    State.RUNNING: "info",
-    State.CANCELLED: "warning",
-    State.CLIENT_GONE: "warning",
-    State.CLIENT_SLOW: "warning",
-    State.SHUTDOWN: "warning",
-    State.RECOVERED: "warning",
-}
-
-
-def state_badge(call: Completion) -> SafeString:
-    return badge(STATE_KINDS.get(State(call.state), "danger"), State(call.state).label)
+MOST_ERASED = 1000  # calls at once; `manage.py erase_content` has no such bound
 
 
 def cost_badge(call: Completion) -> SafeString | str:
-    """The exact cost; a call with tokens whose price nobody knows is marked, never shown as free."""
-    if call.cost_nano_usd is not None:
-        return exact_dollars(call.cost_nano_usd)
+    """The exact cost with its corrections; a price that nobody knows is marked, never shown as free."""
+    cost = arithmetic.current_cost(call)
+    if cost is not None:
+        return exact_dollars(cost)
     return "-" if call.prompt_tokens is None else badge("warning", "Unpriced")
-
-
-def exact_dollars(nano: int) -> str:
-    return dollars(Decimal(nano) / NANO)
-
-
-def milliseconds(value: int | None) -> str:
-    return "-" if value is None else f"{value:,} ms"
-
-
-def to_the_second(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
 
 
 class PeriodFilter(admin.SimpleListFilter):
@@ -104,6 +86,17 @@ class DayRangeFilter(admin.ListFilter):
         return queryset
 
 
+class PriceFilter(admin.SimpleListFilter):
+    title = "price"
+    parameter_name = "price"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("unknown", "Not known yet")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Completion]) -> QuerySet[Completion]:
+        return queryset & repricing.unpriced() if self.value() == "unknown" else queryset
+
+
 def _last(value: Any) -> str:
     return str(value[-1]) if isinstance(value, list) else str(value)
 
@@ -122,7 +115,7 @@ def _midnight(day: date) -> datetime:
 @admin.register(Completion)
 class CompletionAdmin(HubModelAdmin):
     list_display = ("time", "project", "named", "answered_by", "outcome", "tokens", "cost", "latency", "key")
-    list_filter = (PeriodFilter, DayRangeFilter, "project", "provider", "state")
+    list_filter = (PeriodFilter, DayRangeFilter, "project", "provider", "state", PriceFilter)
     list_select_related = ("project", "api_key")
     list_fullwidth = True
     show_full_result_count = False
@@ -131,7 +124,9 @@ class CompletionAdmin(HubModelAdmin):
     sortable_by = ()
     search_fields = ("id",)
     search_help_text = "Exact id or request id"
-    actions = None
+    actions = ("erase_selected",)
+    actions_detail = ("erase_content",)
+    change_form_outer_after_template = "admin/completions/completion/below.html"
     fieldsets = (
         (None, {"fields": [("outcome", "finish_reason"), ("id", "request_id"), "error"]}),
         ("Who asked", {"fields": [("project", "api_key"), ("user", "end_user"), ("surface", "shape")]}),
@@ -150,6 +145,37 @@ class CompletionAdmin(HubModelAdmin):
         ("Time", {"fields": [("time", "finished"), ("first_token", "latency")]}),
     )
 
+    class Media:
+        css: ClassVar = {"all": ("completions/ledger.css",)}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Completion]:
+        rows: QuerySet[Completion] = super().get_queryset(request)
+        return rows.prefetch_related("adjustments")
+
+    def get_urls(self) -> list[URLPattern]:
+        pages = [
+            path("spend/", self.admin_site.admin_view(spend.page), name="completions_spend"),
+            path("spend.csv", self.admin_site.admin_view(spend.csv), name="completions_spend_csv"),
+            path("unpriced/", self.admin_site.admin_view(unpriced.page), name="completions_unpriced"),
+        ]
+        return [*pages, *super().get_urls()]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        call = (
+            self.get_object(request, object_id) if object_id and self.has_view_permission(request) else None
+        )
+        below = call_page.below(request, call) if call else {}
+        answer: HttpResponse = super().changeform_view(
+            request, object_id, form_url, {**(extra_context or {}), **below}
+        )
+        return answer
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -158,6 +184,50 @@ class CompletionAdmin(HubModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def has_erase_content_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return bool(request.user.has_perm("completions.delete_completioncontent"))
+
+    @detail_action(
+        "Erase content", icon="ink_eraser", permission="erase_content", variant=ActionVariant.DANGER
+    )
+    def erase_content(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def run(call: Completion) -> tuple[int, str]:
+            if not erase(Scope(completions=[call.pk])):
+                return messages.INFO, "There was no content: never written, expired or erased."
+            self.log_change(request, call, "Erased the content.")
+            return messages.SUCCESS, "The prompt and the answer are erased. Tokens and cost stay."
+
+        question = "Erase the prompt and the answer of this call, for good? Tokens and cost stay."
+        return self.ask_or_run(request, object_id, question, run)
+
+    @admin.action(description="Erase content of selected calls", permissions=["erase_content"])
+    def erase_selected(self, request: HttpRequest, chosen: QuerySet[Completion]) -> HttpResponse | None:
+        found = chosen.order_by().filter(content__isnull=False)
+        ids = list(found.values_list("pk", flat=True)[: MOST_ERASED + 1])
+        if not ids or len(ids) > MOST_ERASED:
+            told = (
+                f"{'More than ' if ids else ''}{MOST_ERASED if ids else 'None'} of these calls have content."
+            )
+            messages.warning(request, told + (" manage.py erase_content erases any number." if ids else ""))
+            return None
+        if request.POST.get("confirmed") != "yes":
+            return TemplateResponse(
+                request, "admin/completions/completion/erase.html", self._erasing(request, ids)
+            )
+        calls = Completion.objects.filter(pk__in=ids)
+        erased = erase(Scope(completions=ids))
+        LogEntry.objects.log_actions(request.user.pk or 0, calls, CHANGE, "Erased the content.")
+        messages.success(request, f"Erased the content of {erased} calls. Tokens and cost stay.")
+        return None
+
+    def _erasing(self, request: HttpRequest, ids: list[uuid.UUID]) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "title": "Erase content",
+            "opts": self.opts,
+            "ids": ids,
+        }
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Completion], search_term: str

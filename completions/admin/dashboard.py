@@ -5,7 +5,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from completions import first_steps
-from completions.admin.calls import cost_badge, exact_dollars, milliseconds, state_badge
+from completions.admin.amounts import exact_dollars, milliseconds, state_badge
+from completions.admin.calls import cost_badge
 from completions.models import Completion
 from providers.admin.llm_providers import health_badge, key_badge
 from providers.models import LLMProvider
@@ -23,7 +24,11 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if request.user.has_perm("providers.view_llmprovider"):
         context["providers"] = [_provider_line(row) for row in LLMProvider.objects.all()[:PROVIDERS_SHOWN]]
     if request.user.has_perm("completions.view_completion"):
-        newest = Completion.objects.select_related("project").order_by("-id")[:CALLS_SHOWN]
+        newest = (
+            Completion.objects.select_related("project")
+            .prefetch_related("adjustments")
+            .order_by("-id")[:CALLS_SHOWN]
+        )
         context["calls"] = [_call_line(row) for row in newest]
         context["day"] = day = first_steps.last_day()
         context["tiles"] = _tiles(day)
@@ -35,7 +40,12 @@ def _tiles(day: first_steps.Day) -> list[dict[str, Any]]:
         {"name": "Calls", "value": f"{day.calls:,}"},
         {"name": "Failed", "value": f"{day.failed:,}", "bad": day.failed},
         {"name": "Tokens", "value": f"{day.tokens:,}"},
-        {"name": "Spend", "value": exact_dollars(day.cost_nano_usd), "unpriced": day.unpriced},
+        {
+            "name": "Spend",
+            "url": "admin:completions_spend",
+            "value": exact_dollars(day.cost_nano_usd),
+            "unpriced": day.unpriced,
+        },
     ]
 
 

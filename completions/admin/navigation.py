@@ -28,6 +28,7 @@ GROUPS: tuple[Group, ...] = (
         (
             ("Projects", "folder", "admin:completions_project_changelist", "completions.view_project"),
             ("API keys", "key", "admin:completions_apikey_changelist", "completions.view_apikey"),
+            ("Budgets", "savings", "admin:completions_budget_changelist", "completions.view_budget"),
         ),
     ),
     (
@@ -42,6 +43,13 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     (
+        "What it cost",
+        (
+            ("Spend", "bar_chart", "admin:completions_spend", "completions.view_completion"),
+            ("Waiting for a price", "money_off", "admin:completions_unpriced", "completions.view_completion"),
+        ),
+    ),
+    (
         "People",
         (
             ("Users", "person", "admin:auth_user_changelist", "auth.view_user"),
@@ -53,14 +61,12 @@ GROUPS: tuple[Group, ...] = (
 
 
 def _item(title: str, icon: str, target: str) -> dict[str, Any]:
-    if target.startswith("/"):  # outside the admin, so never the current page
-        return {"title": title, "icon": icon, "link": target, "active": False}
-    return {"title": title, "icon": icon, "link": reverse(target)}
+    return {"title": title, "icon": icon, "link": target if target.startswith("/") else reverse(target)}
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """The groups with what this person may see, as unfold's SIDEBAR wants them."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for title, links in GROUPS:
         items = [
             _item(text, icon, name)
@@ -69,4 +75,15 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ]
         if items:
             shown.append({"title": title, "separator": False, "items": items})
+    current = _current(request.path, [item["link"] for group in shown for item in group["items"]])
+    for group in shown:
+        for item in group["items"]:
+            item["active"] = item["link"] == current
     return shown
+
+
+def _current(path: str, links: list[str]) -> str:
+    """The page that is open, or the list it belongs to: of all links above it the nearest."""
+    tops = ("/", reverse("admin:index"))
+    above = [link for link in links if path == link or (link not in tops and path.startswith(link))]
+    return max(above, key=len, default="")

@@ -1,4 +1,4 @@
-"""Projects: who belongs to them, and their keys."""
+"""Projects: who belongs to them, their budgets and their keys."""
 
 from typing import Any, ClassVar
 
@@ -9,7 +9,8 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from completions.admin.api_keys import state_badge
-from completions.models import ApiKey, Project
+from completions.admin.budgets import BudgetInline, new_budget_url
+from completions.models import ApiKey, Budget, Project
 from providers.admin.base import HubModelAdmin, ReadOnlyInline, detail_action
 
 
@@ -30,14 +31,14 @@ class ApiKeyInline(ReadOnlyInline):
 
 @admin.register(Project)
 class ProjectAdmin(HubModelAdmin):
-    inlines: ClassVar[list[type]] = [ApiKeyInline]
+    inlines: ClassVar[list[type]] = [BudgetInline, ApiKeyInline]
     list_display = ("name", "slug", "live_keys", "enabled", "created_at")
     list_display_links = ("name", "slug")
     list_filter = ("enabled",)
     search_fields = ("slug", "name")
     autocomplete_fields = ("members",)
-    actions_detail = ("new_key",)
-    fieldsets = ((None, {"fields": [("name", "slug"), "members", "enabled"]}),)
+    actions_detail = ("new_key", "new_budget")
+    fieldsets = ((None, {"fields": [("name", "slug"), "members", ("time_zone", "content_days"), "enabled"]}),)
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, tuple[str, ...]]:
         return {} if obj else {"slug": ("name",)}
@@ -51,12 +52,19 @@ class ProjectAdmin(HubModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        # Keys are never deleted by themselves, but they go with a project that has paid for nothing yet.
-        return to_delete, counts, lacking - {ApiKey._meta.verbose_name}, protected
+        # Keys and charged budgets are not deleted by themselves, but with a project that paid for nothing.
+        return to_delete, counts, lacking - {ApiKey._meta.verbose_name, Budget._meta.verbose_name}, protected
 
     @admin.display(description="Keys in use", ordering="keys_live")
     def live_keys(self, project: Any) -> int:
         return int(project.keys_live)
+
+    @detail_action("New budget", icon="savings", permission="new_budget")
+    def new_budget(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return HttpResponseRedirect(new_budget_url("project", object_id))
+
+    def has_new_budget_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return bool(request.user.has_perm("completions.add_budget"))
 
     @detail_action("New API key", icon="key", permission="new_key")
     def new_key(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
 
-from completions import keys
+from completions import accounts, keys
 from completions.config.difference import Change, Difference, secret_text, value_text
 from completions.config.loader import Document
 from completions.config.problems import Problems
@@ -42,6 +42,7 @@ def apply_config(document: Configuration, *, dry_run: bool = False, prune: bool 
     if undone:
         keys.forget_pepper()  # it may have been made in the transaction that is now undone
         registry.forget()
+        accounts.forget()
     problems.raise_if_any()
     if dry_run:
         run.difference.issued.clear()
@@ -66,7 +67,7 @@ class _Run:
         """The objects of one list. Without a saved parent they are only checked."""
         known: dict[Any, Any] = {}
         if parent is not None or not link.parent:
-            known = {getattr(row, link.kind.identity): row for row in link.kind.rows.of(parent, link)}
+            known = {link.kind.identity_of(row): row for row in link.kind.rows.of(parent, link)}
         if self.prune:
             self.remove(link, known, {entry.identity for entry in entries}, path)
         first: dict[Any, Entry] = {}
@@ -76,22 +77,24 @@ class _Run:
                 earlier = first[identity].place
                 self.problems.add(
                     entry.where(link.kind.identity),
-                    f"{value_text(identity)!r} is given twice; the first is at {earlier}",
+                    f"{link.kind.identity_text(identity)!r} is given twice; the first is at {earlier}",
                 )
                 continue
-            self.entry(link, entry, known.get(identity), parent, f"{path}/{value_text(identity)}")
+            name = link.kind.identity_text(identity)
+            self.entry(link, entry, known.get(identity), parent, f"{path}/{name}")
 
     def remove(self, link: Children, known: dict[Any, Any], named: set[Any], path: str) -> None:
         for identity in [identity for identity in known if identity not in named]:
             row = known.pop(identity)
             if (how := link.kind.rows.remove(row)) is not None:
-                self.difference.changes.append(Change("-", f"{path}/{value_text(identity)}", remark=how))
+                gone = f"{path}/{link.kind.identity_text(identity)}"
+                self.difference.changes.append(Change("-", gone, remark=how))
 
     def entry(
         self, link: Children, entry: Entry, known: models.Model | None, parent: models.Model | None, path: str
     ) -> None:
         of_parent = {link.parent: parent} if parent is not None else {}
-        row = known if known is not None else link.kind.model(**of_parent)
+        row = known if known is not None else link.kind.rows.new(of_parent)
         changed = self.fill(row, entry)
         complete = parent is not None or not link.parent
         valid = self.check(row, link, entry, complete) and not entry.faulty and complete

@@ -60,10 +60,8 @@ class _Export:
         return text
 
     def list(self, link: Children, parent: models.Model | None) -> list[Any]:
-        rows = link.kind.rows.exported()
-        if parent is not None:
-            rows = rows.filter(**{link.parent: parent})
-        return [self.object(self.entry(link, row), row) for row in rows.order_by(link.kind.identity)]
+        rows = _rows(link, parent)
+        return [self.object(self.entry(link, row), row) for row in rows]
 
     def entry(self, link: Children, row: Any) -> Entry:
         """The row as a file would say it in full: what a default is may depend on the rest."""
@@ -73,8 +71,7 @@ class _Export:
             field.name: kind.rows.current(row, field) for field in kind.fields if not field.secret
         }
         for child in kind.children:
-            rows = child.kind.rows.exported().filter(**{child.parent: row})
-            entry.children[child.key] = [self.entry(child, one) for one in rows.order_by(child.kind.identity)]
+            entry.children[child.key] = [self.entry(child, one) for one in _rows(child, row)]
         return entry
 
     def object(self, entry: Entry, row: Any) -> Any:
@@ -112,6 +109,11 @@ class _Export:
             taken, number = f"{name}_{number}", number + 1
         self.variables.append(taken)
         return taken
+
+
+def _rows(link: Children, parent: models.Model | None) -> "models.QuerySet[Any]":
+    of_parent = {link.parent: parent} if parent is not None else {}
+    return link.kind.rows.exported().filter(**of_parent, **link.only).order_by(*link.kind.order)
 
 
 def _written(value: Any) -> Any:

@@ -94,6 +94,25 @@ def tokens(value: Any) -> int | None:
     return count
 
 
+def limit(value: Any) -> int | None:
+    if value is None:
+        return None
+    if (count := whole(value)) < 1:
+        raise Refused(
+            "expected a whole number from 1 on, or nothing for no limit, got 0; to stop a key, revoke it"
+        )
+    return count
+
+
+def percentages(value: Any) -> list[int]:
+    if not isinstance(value, list):
+        raise Refused(f"expected a list of percentages, e.g. [50, 80, 100], got {shown(value)}")
+    marks = [whole(item) for item in value]
+    if sorted(set(marks)) != marks or not all(1 <= mark <= 1000 for mark in marks):
+        raise Refused("expected percentages from 1 to 1000 in rising order, e.g. [50, 80, 100]")
+    return marks
+
+
 def seconds(value: Any) -> float:
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, int | float):
@@ -102,16 +121,24 @@ def seconds(value: Any) -> float:
 
 
 def dollars(value: Any) -> Decimal:
+    return _decimal(value, "US dollars per million tokens, e.g. 2.50")
+
+
+def amount(value: Any) -> Decimal:
+    return _decimal(value, "US dollars, e.g. 5.00")
+
+
+def _decimal(value: Any, meant: str) -> Decimal:
     written = value.text if isinstance(value, Exact) else str(value)
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
             raise InvalidOperation
-        amount = Decimal(written.replace("_", ""))
-        if not amount.is_finite():
+        number = Decimal(written.replace("_", ""))
+        if not number.is_finite():
             raise InvalidOperation
     except InvalidOperation:
-        raise Refused(f"expected US dollars per million tokens, e.g. 2.50, got {shown(value)}") from None
-    return amount
+        raise Refused(f"expected {meant}, got {shown(value)}") from None
+    return number
 
 
 def optional_dollars(value: Any) -> Decimal | None:

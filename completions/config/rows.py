@@ -1,6 +1,6 @@
 """How the rows of each kind are compared, checked, saved and removed: one class where a kind differs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -10,11 +10,13 @@ from django.db.models import ProtectedError
 from completions import keys
 from completions.config.difference import Difference, IssuedKey
 from completions.config.shape import Children, Entry, Field
-from completions.models import ApiKey, Project
+from completions.models import ApiKey, Budget, BudgetWindow, Project
 from providers.checks import provider_problems
 from providers.errors import DecryptionError
 from providers.models import KeyState, LLMProvider
 from providers.types import Secret
+
+UNSIGNED = "missing: a webhook's posts are signed with it"
 
 
 class Rows:
@@ -27,7 +29,11 @@ class Rows:
 
     def of(self, parent: models.Model | None, link: Children) -> "models.QuerySet[Any]":
         of_parent = {link.parent: parent} if link.parent else {}
-        return self.model._default_manager.filter(**of_parent)
+        return self.model._default_manager.filter(**of_parent, **link.only)
+
+    def new(self, of_parent: Mapping[str, models.Model]) -> Any:
+        """A row that is not yet saved."""
+        return self.model(**of_parent)
 
     def current(self, row: Any, field: Field) -> Any:
         return getattr(row, field.name)
@@ -157,8 +163,8 @@ class KeyRows(Rows):
         secret = entry.values.get("secret")
         if secret is None:
             return {}
-        public_id, _ = keys.parse(secret)
-        if ApiKey.objects.filter(public_id=public_id).exclude(pk=row.pk).exists():
+        owner = keys.owner_of(keys.parse(secret)[0])
+        if owner is not None and owner.pk != row.pk:
             return {
                 "secret": "another key of the hub has the same public id; give each key a secret of its own"
             }
@@ -167,7 +173,7 @@ class KeyRows(Rows):
     def save(self, row: ApiKey, entry: Entry, changed: Collection[str], difference: Difference) -> None:
         secret = entry.values.get("secret")
         if row._state.adding:
-            _, full_key = keys.create_key(row.project, row.name, expires_at=row.expires_at, secret=secret)
+            full_key = keys.issue(row, secret)
             if secret is None:
                 difference.issued.append(IssuedKey(row.project.slug, row.name, Secret(full_key)))
             return
@@ -178,10 +184,48 @@ class KeyRows(Rows):
         super().save(row, entry, changed, difference)
 
     def remove(self, row: ApiKey) -> str | None:
-        if row.last_used_at is None and row.revoked_at is None:
+        paid = BudgetWindow.objects.filter(budget__api_key=row).exists()
+        if row.last_used_at is None and row.revoked_at is None and not paid:
             row.delete()
             return "deleted: it was never used"
         if row.revoked_at is not None:
             return None
         keys.revoke(row)
         return "revoked: calls in the ledger were made with it"
+
+
+class BudgetRows(Rows):
+    """A budget is of a project or of one of its keys; what calls have charged to it is kept."""
+
+    def new(self, of_parent: Mapping[str, models.Model]) -> Budget:
+        key = of_parent.get("api_key")
+        return Budget(project=key.project, api_key=key) if isinstance(key, ApiKey) else Budget(**of_parent)
+
+    def keeps_secret(self, row: Budget) -> bool:
+        return bool(row.webhook_url and row.__dict__.get("webhook_secret"))
+
+    def placeholder(self, row: Budget) -> tuple[str, ...]:
+        owner = (row.project.slug,) if row.api_key is None else (row.project.slug, row.api_key.name)
+        each = ("each_user",) if row.per_end_user else ()
+        return (*owner, row.period, *each, "WEBHOOK_SECRET")
+
+    def same(self, row: Budget, field: Field, value: Any) -> bool:
+        try:
+            return super().same(row, field, value)
+        except DecryptionError:
+            return False
+
+    def problems(self, row: Budget, entry: Entry) -> dict[str, str]:
+        given = entry.values.get("webhook_secret", "") if "webhook_secret" in entry.values else None
+        signed = self.keeps_secret(row) if given is None else bool(given)
+        return {} if signed or not row.webhook_url else {"webhook_secret": UNSIGNED}
+
+    def remove(self, row: Budget) -> str | None:
+        if not row.windows.exists():
+            row.delete()
+            return "deleted: nothing was ever charged to it"
+        if not row.enabled:
+            return None
+        row.enabled = False
+        row.save(update_fields=["enabled"])
+        return "disabled: calls were charged to it"

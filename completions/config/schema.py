@@ -3,9 +3,10 @@
 from datetime import date
 
 from completions.config import readers
-from completions.config.rows import KeyRows, ProjectRows, ProviderRows, Rows
+from completions.config.rows import BudgetRows, KeyRows, ProjectRows, ProviderRows, Rows
 from completions.config.shape import Children, Entry, Field, Kind
-from completions.models import ApiKey, Project
+from completions.models import ApiKey, Budget, Project
+from completions.periods import Period
 from providers.models import LanguageModel, LLMProvider, ModelPrice
 from providers.presets import PRESETS
 from providers.types import ProviderType
@@ -79,6 +80,23 @@ PROVIDER = Kind(
     children=(Children("models", MODEL, parent="provider"),),
 )
 
+BUDGET = Kind(
+    "budget",
+    BudgetRows(Budget),
+    identity="period",
+    within=("per_end_user",),
+    fields=(
+        Field("period", readers.one_of(lambda: Period), required=True),
+        Field("amount", readers.amount, required=True),
+        Field("per_end_user", readers.flag),
+        Field("hard", readers.flag),
+        Field("thresholds", readers.percentages),
+        Field("webhook_url", readers.optional_text),
+        Field("webhook_secret", readers.secret_text, secret=True, kept=True),
+        Field("enabled", readers.flag),
+    ),
+)
+
 KEY = Kind(
     "key",
     KeyRows(ApiKey),
@@ -87,7 +105,13 @@ KEY = Kind(
         Field("name", readers.text, required=True),
         Field("secret", readers.key_secret, secret=True, kept=True),
         Field("expires", readers.moment, "expires_at"),
+        Field("allowed_models", readers.texts),
+        Field("limits.requests_per_minute", readers.limit, "requests_per_minute"),
+        Field("limits.tokens_per_minute", readers.limit, "tokens_per_minute"),
+        Field("limits.concurrent", readers.limit, "concurrent_calls"),
+        Field("log_content", readers.flag),
     ),
+    children=(Children("budgets", BUDGET, parent="api_key"),),
 )
 
 PROJECT = Kind(
@@ -99,8 +123,13 @@ PROJECT = Kind(
         Field("name", readers.text, default=_identity),
         Field("enabled", readers.flag),
         Field("members", readers.texts, kept=True),
+        Field("time_zone", readers.text),
+        Field("content_days", readers.whole),
     ),
-    children=(Children("keys", KEY, parent="project"),),
+    children=(
+        Children("budgets", BUDGET, parent="project", only={"api_key": None}),
+        Children("keys", KEY, parent="project"),
+    ),
 )
 
 SECTIONS = (

@@ -1,11 +1,12 @@
 """What a schema is made of, and what a file that fits it becomes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
+from completions.config.difference import value_text
 from completions.config.problems import Place
 
 if TYPE_CHECKING:
@@ -43,11 +44,17 @@ class Children:
     kind: "Kind"
     parent: str
     single: bool = False  # one mapping without a list around it is a list of one
+    only: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of the rows with that parent, those that are meant
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of object: its table, the field that tells objects apart, its values and what it owns."""
+    """One kind of object: its table, the field that tells objects apart, its values and what it owns.
+
+    `within` are flags that tell apart objects of the same `identity`: each set one is named after it.
+    """
 
     word: str
     rows: "Rows"
@@ -55,10 +62,26 @@ class Kind:
     fields: tuple[Field, ...]
     children: tuple[Children, ...] = ()
     shorthand: str = ""  # a bare text stands for {shorthand: text}
+    within: tuple[str, ...] = ()
 
     @property
     def model(self) -> type[models.Model]:
         return self.rows.model
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return (self.identity, *self.within)
+
+    def identity_of(self, row: Any) -> Any:
+        """What tells a row apart from others of its parent: one value, or a tuple led by it."""
+        values = tuple(getattr(row, name) for name in self.order)
+        return values if self.within else values[0]
+
+    def identity_text(self, identity: Any) -> str:
+        if not self.within or identity is None:
+            return value_text(identity)
+        flags = [name for name, is_set in zip(self.within, identity[1:], strict=True) if is_set]
+        return " ".join([value_text(identity[0]), *flags])
 
     def field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
@@ -82,7 +105,11 @@ class Entry:
 
     @property
     def identity(self) -> Any:
-        return self.values.get(self.kind.identity)
+        """As `Kind.identity_of` says it of a row; None where the file's cannot be read."""
+        first = self.values.get(self.kind.identity)
+        if first is None or not self.kind.within:
+            return first
+        return (first, *(self.wanted(self.kind.field(name)) for name in self.kind.within))
 
     def where(self, name: str) -> Place:
         """The place of an attribute or list; of the object itself for anything else."""

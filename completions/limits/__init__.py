@@ -23,13 +23,12 @@ from completions.limits.bucket import (
     Grant,
     LimitExceeded,
     Limits,
-    Standing,
-    Standings,
     duration,
     rate_limit_headers,
 )
 from completions.limits.memory import MemoryLimiter
 from completions.limits.redis import RedisLimiter
+from completions.types import Standing, Standings
 
 __all__ = (
     "UNLIMITED",

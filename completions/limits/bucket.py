@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from completions.errors import RateLimitError
+from completions.types import Standing, Standings
 
 MINUTE = 60.0
 DEBT = 2.0
@@ -41,33 +42,18 @@ class Limits:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one limit stands. `reset_seconds`: until it is wholly restored, if nothing more is used."""
-
-    limit: int
-    remaining: int
-    reset_seconds: float
-
-    @classmethod
-    def of(cls, limit: int | None, level: float) -> "Standing | None":
-        if limit is None:
-            return None
-        return cls(limit, max(0, math.floor(limit - level + EPSILON)), level * MINUTE / limit)
+def standing(limit: int | None, level: float) -> Standing | None:
+    """Where a limit stands at a level of use; None where there is no such limit."""
+    if limit is None:
+        return None
+    return Standing(limit, max(0, math.floor(limit - level + EPSILON)), level * MINUTE / limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Standings:
-    """Where a key stands, for the headers. None where there is no such limit."""
-
-    requests: Standing | None = None
-    tokens: Standing | None = None
-
-    @classmethod
-    def of(cls, limits: Limits, requests: float, tokens: float) -> "Standings":
-        return cls(
-            Standing.of(limits.requests_per_minute, requests), Standing.of(limits.tokens_per_minute, tokens)
-        )
+def standings(limits: Limits, requests: float, tokens: float) -> Standings:
+    """Where a key stands at its levels of use."""
+    return Standings(
+        standing(limits.requests_per_minute, requests), standing(limits.tokens_per_minute, tokens)
+    )
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -86,7 +72,7 @@ class Grant:
     @property
     def standings(self) -> Standings:
         """As of admission."""
-        return Standings.of(self.limits, *self.levels)
+        return standings(self.limits, *self.levels)
 
     def difference(self, used_tokens: int | None) -> int:
         """What was used beyond the charge; negative when less. None: unknown, the charge stands."""
@@ -139,7 +125,7 @@ def fits(limits: Limits, requests: float, tokens: float, running: int, estimate:
 
 def refusal(limits: Limits, requests: float, tokens: float, running: int, estimate: int) -> LimitExceeded:
     """Why a call does not fit: of the limits that refuse it, the one that takes longest to yield."""
-    standings = Standings.of(limits, requests, tokens)
+    stand = standings(limits, requests, tokens)
     waits: dict[LimitName, float] = {}
     if (rpm := limits.requests_per_minute) is not None:
         waits["requests_per_minute"] = (requests + 1 - rpm) * MINUTE / rpm
@@ -149,8 +135,8 @@ def refusal(limits: Limits, requests: float, tokens: float, running: int, estima
         waits["concurrent"] = SLOT_WAIT
     name = max(waits, key=lambda each: waits[each])
     if name == "concurrent":
-        return _no_slot(standings, concurrent or 0)
-    standing = standings.requests if name == "requests_per_minute" else standings.tokens
+        return _no_slot(stand, concurrent or 0)
+    standing = stand.requests if name == "requests_per_minute" else stand.tokens
     assert standing is not None  # noqa: S101 - a limit that refuses is set
     facts: dict[str, object] = {
         "limit_name": name,
@@ -159,7 +145,7 @@ def refusal(limits: Limits, requests: float, tokens: float, running: int, estima
         "reset_seconds": round(standing.reset_seconds, 3),
     }
     if math.isinf(waits[name]):
-        return LimitExceeded(_too_large(standing.limit, estimate), standings, **facts, permanent=True)
+        return LimitExceeded(_too_large(standing.limit, estimate), stand, **facts, permanent=True)
     wait = math.ceil(max(waits[name], 0.001) * 1000) / 1000
     needs = ""
     if name == "tokens_per_minute":
@@ -167,7 +153,7 @@ def refusal(limits: Limits, requests: float, tokens: float, running: int, estima
     return LimitExceeded(
         f"Rate limit reached: {standing.limit} {name.replace('_', ' ')} for this key.{needs} "
         f"Try again in {duration(wait)}.",
-        standings,
+        stand,
         **facts,
         retry_after=min(wait, RETRY_AFTER_CAP),
     )

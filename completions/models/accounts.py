@@ -47,6 +47,9 @@ class Project(models.Model):
     content_days = models.PositiveIntegerField(
         default=30, help_text="Days that prompts and answers are kept. 0: they are never written."
     )
+    ledger_since = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Calls before it were pruned; their sums stay."
+    )
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -12,6 +12,7 @@ from django.db import models
 
 from completions.models.accounts import ApiKey, Project
 from completions.periods import Period
+from completions.webhooks import webhook_problem
 from providers.fields import DollarField, EncryptedTextField
 
 PERIODS = {
@@ -77,6 +78,20 @@ class Budget(models.Model):
 
     class Meta:
         ordering: ClassVar[list[str]] = ["project", "created_at"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["api_key", "period", "per_end_user"],
+                condition=models.Q(api_key__isnull=False),
+                name="one_budget_per_key_and_period",
+                violation_error_message="This key has a budget of this period already.",
+            ),
+            models.UniqueConstraint(
+                fields=["project", "period", "per_end_user"],
+                condition=models.Q(api_key=None),
+                name="one_budget_per_project_and_period",
+                violation_error_message="This project has a budget of this period already.",
+            ),
+        ]
 
     def __str__(self) -> str:
         whose = f"key {self.api_key.name}" if self.api_key else f"project {self.project.slug}"
@@ -86,6 +101,8 @@ class Budget(models.Model):
     def clean(self) -> None:
         if self.api_key is not None and self.api_key.project_id != self.project_id:
             raise ValidationError({"api_key": "This key belongs to another project."})
+        if self.webhook_url and (problem := webhook_problem(self.webhook_url)):
+            raise ValidationError({"webhook_url": problem})
 
 
 class BudgetWindow(models.Model):
@@ -100,6 +117,9 @@ class BudgetWindow(models.Model):
 
     class Meta:
         ordering: ClassVar[list[str]] = ["-starts_at"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["budget", "-starts_at"], name="window_budget_newest"),
+        ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["budget", "subject", "starts_at"], name="one_window_per_period"),
             models.CheckConstraint(condition=models.Q(spent_nano__gte=0), name="window_spent_not_negative"),

@@ -1,6 +1,7 @@
 """What an upstream says it used, in the shapes that vendors use, or the finding that it makes no sense."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from providers.types import Usage
@@ -29,6 +30,8 @@ def parse_usage(raw: Any) -> ParsedUsage:
     Read: OpenAI's names (https://platform.openai.com/docs/api-reference/chat/object), DeepSeek's
     prompt_cache_hit_tokens, Anthropic's input_tokens with its cache classes beside it, and Gemini's
     usageMetadata. A part that is greater than its whole makes all of it nonsense.
+
+    The same token may be audio and cached; it is priced once, so it is told as cached alone.
     """
     if raw is None:
         return NOTHING
@@ -42,8 +45,11 @@ def parse_usage(raw: Any) -> ParsedUsage:
         return NOTHING
     in_prompt = max(usage.cached + usage.cache_write, usage.audio_prompt)
     in_completion = max(usage.reasoning, usage.audio_completion)
-    fits = in_prompt <= usage.prompt and in_completion <= usage.completion
-    return ParsedUsage(usage) if fits else NONSENSE
+    if in_prompt > usage.prompt or in_completion > usage.completion:
+        return NONSENSE
+    audio_prompt = min(usage.audio_prompt, usage.prompt - usage.cached - usage.cache_write)
+    audio_completion = min(usage.audio_completion, usage.completion - usage.reasoning)
+    return ParsedUsage(replace(usage, audio_prompt=audio_prompt, audio_completion=audio_completion))
 
 
 def usage_of(body: Mapping[str, Any]) -> ParsedUsage:
@@ -57,8 +63,9 @@ def usage_of(body: Mapping[str, Any]) -> ParsedUsage:
 def _usage(raw: Mapping[str, Any]) -> Usage | None:
     if "input_tokens" in raw and "prompt_tokens" not in raw:
         return _anthropic(raw)
-    prompt = _first(raw, "prompt_tokens", "promptTokenCount")
-    completion = _first(raw, "completion_tokens", "candidatesTokenCount")
+    if "promptTokenCount" in raw:
+        return _gemini(raw)
+    prompt, completion = _count(raw, "prompt_tokens"), _count(raw, "completion_tokens")
     if prompt is None and completion is None:
         return None
     if prompt is None:  # a count of the output alone is no statement of what was used
@@ -67,31 +74,55 @@ def _usage(raw: Mapping[str, Any]) -> Usage | None:
     in_completion = _details(raw, "completion_tokens_details")
     cached = _first(in_prompt, "cached_tokens")
     if cached is None:
-        cached = _first(raw, "prompt_cache_hit_tokens", "cache_read_input_tokens", "cachedContentTokenCount")
+        cached = _first(raw, "prompt_cache_hit_tokens", "cache_read_input_tokens")
     written = _first(in_prompt, "cache_write_tokens", "cache_creation_tokens")
-    reasoning = _first(in_completion, "reasoning_tokens")
-    if reasoning is None:
-        reasoning = _count(raw, "thoughtsTokenCount")
-    beside = _thought_beside(raw, prompt + (completion or 0), reasoning)
+    reasoning = _count(in_completion, "reasoning_tokens")
+    beside = _beside(raw, prompt + (completion or 0), reasoning)
+    heard = 0
+    if _measured(raw, "prompt_audio_seconds"):
+        heard, beside = beside, 0
     return Usage(
-        prompt=prompt,
+        prompt=prompt + heard,
         completion=(completion or 0) + beside,
         cached=cached or 0,
         cache_write=written or _count(raw, "cache_creation_input_tokens") or 0,
         reasoning=reasoning or beside,
-        audio_prompt=_count(in_prompt, "audio_tokens") or 0,
+        audio_prompt=_count(in_prompt, "audio_tokens") or heard,
         audio_completion=_count(in_completion, "audio_tokens") or 0,
     )
 
 
-def _thought_beside(raw: Mapping[str, Any], stated: int, reasoning: int | None) -> int:
-    """Reasoning tokens that are in the total but not in the output: so count xAI and Gemini.
+def _beside(raw: Mapping[str, Any], stated: int, reasoning: int | None) -> int:
+    """Tokens that are in the total alone: the thought of xAI and Gemini, Mistral's of an audio prompt.
 
-    https://docs.x.ai/docs/guides/reasoning; https://ai.google.dev/gemini-api/docs/thinking
+    https://docs.x.ai/docs/guides/reasoning; https://ai.google.dev/gemini-api/docs/thinking;
+    https://docs.mistral.ai/capabilities/audio/
     """
-    total = _first(raw, "total_tokens", "totalTokenCount")
-    beside = (total or 0) - stated
-    return beside if beside > 0 and reasoning in (None, beside) else 0
+    beside = (_count(raw, "total_tokens") or 0) - stated
+    return beside if beside > 0 and reasoning in (None, 0, beside) else 0
+
+
+def _gemini(raw: Mapping[str, Any]) -> Usage:
+    """Gemini's own names: thought is beside the candidates, what its tools read beside the prompt.
+
+    https://ai.google.dev/api/generate-content#UsageMetadata
+    """
+    thought = _count(raw, "thoughtsTokenCount") or 0
+    return Usage(
+        prompt=(_count(raw, "promptTokenCount") or 0) + (_count(raw, "toolUsePromptTokenCount") or 0),
+        completion=(_count(raw, "candidatesTokenCount") or 0) + thought,
+        cached=_count(raw, "cachedContentTokenCount") or 0,
+        reasoning=thought,
+        audio_prompt=_audio(raw.get("promptTokensDetails")),
+        audio_completion=_audio(raw.get("candidatesTokensDetails")),
+    )
+
+
+def _audio(details: Any) -> int:
+    if not isinstance(details, list):
+        return 0
+    parts = [part for part in details if isinstance(part, Mapping) and part.get("modality") == "AUDIO"]
+    return sum(_count(part, "tokenCount") or 0 for part in parts)
 
 
 def _anthropic(raw: Mapping[str, Any]) -> Usage:
@@ -122,6 +153,12 @@ def _details(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _first(raw: Mapping[str, Any], *names: str) -> int | None:
     return next((count for name in names if (count := _count(raw, name)) is not None), None)
+
+
+def _measured(raw: Mapping[str, Any], name: str) -> bool:
+    """Whether a measure is there and above zero."""
+    value = raw.get(name)
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _count(raw: Mapping[str, Any], name: str) -> int | None:

@@ -20,7 +20,11 @@ import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = f"sk-llmhub-benchmark000-{'b' * 43}"
-BODY = {"model": "bench", "messages": [{"role": "user", "content": "Say something short about the sea."}]}
+BODY = {
+    "model": "bench",
+    "messages": [{"role": "user", "content": "Say something short about the sea."}],
+    "config": {"max_tokens": 100},
+}
 WARM_UP_SECONDS = 2.0
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 CONFIGURATION = """
@@ -33,7 +37,11 @@ providers:
 projects:
   - slug: bench
     name: Benchmark
-    keys: [{{name: bench, secret: "{key}"}}]
+    keys:
+      - name: bench
+        secret: "{key}"
+        limits: {{requests_per_minute: 100000000, tokens_per_minute: 1000000000, concurrent: 10000}}
+        budgets: [{{amount: 1000000, period: month, hard: true}}]
 """
 
 
@@ -142,9 +150,19 @@ def figures(options: argparse.Namespace) -> list[Figure]:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmhub-bench-")))
         environment = set_up_hub(data, upstream)
         hub = stack.enter_context(running(int(environment["PORT"]), "manage.py", "serve", **environment))
+        bare_hub = free_port()
+        pipeline = stack.enter_context(
+            running(
+                bare_hub,
+                *("-m", "uvicorn", "tests.benchmarks.bare_pipeline:serve", "--port", str(bare_hub)),
+                *("--no-access-log", "--log-level", "warning"),
+                **environment,
+            )
+        )
         hub_url = f"http://127.0.0.1:{environment['PORT']}/api/completions/"
         return [
             measure("bare relay", bare.pid, f"http://127.0.0.1:{relay}/", options),
+            measure("the pipeline", pipeline.pid, f"http://127.0.0.1:{bare_hub}/", options),
             measure("POST /api/completions/", hub.pid, hub_url, options),
         ]
 

@@ -12,14 +12,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from tests.browser.samples import PASSWORD, USER, sample_rows
 from tests.outside import CHROMIUM
 
 PORT = 18_417
@@ -30,119 +29,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"color_scheme": "dark", "viewport": {"width": 1440, "height": 900}},
     "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}, "is_mobile": True},
 }
-USER = "ada"
-PASSWORD = "a password for pictures"
-
-
-def sample_rows() -> dict[str, str]:
-    """A hub that has seen some life; the pages to picture, by name."""
-    from django.contrib.auth.models import User
-
-    from completions.keys import create_key, revoke
-    from completions.models import Project
-    from providers.models import LLMProvider, ModelPrice
-
-    User.objects.create_superuser(USER, "ada@example.com", PASSWORD)
-    demo, good, broken = _providers()
-    price = ModelPrice.objects.create(
-        model=good.models.get(name="gpt-4o"), prompt=Decimal("2.5"), cached=Decimal("1.25"), completion=10
-    )
-    project = Project.objects.create(slug="web", name="Web shop")
-    Project.objects.create(slug="research", name="Research", enabled=False)
-    key, _ = create_key(project, "checkout service")
-    old, _ = create_key(project, "old laptop")
-    revoke(old)
-    create_key(project, "trial", expires_at=key.created_at - timedelta(days=1))
-    calls = _calls(project, key, good)
-    assert LLMProvider.objects.count() == 3
-    return {
-        "provider": f"/admin/providers/llmprovider/{good.pk}/change/",
-        "provider-demo": f"/admin/providers/llmprovider/{demo.pk}/change/",
-        "provider-broken-key": f"/admin/providers/llmprovider/{broken.pk}/change/",
-        "provider-delete": f"/admin/providers/llmprovider/{good.pk}/delete/",
-        "provider-history": f"/admin/providers/llmprovider/{good.pk}/history/",
-        "provider-asked": f"/admin/providers/llmprovider/{good.pk}/test_connection/",
-        "model": f"/admin/providers/languagemodel/{price.model_id}/change/",
-        "price": f"/admin/providers/modelprice/{price.pk}/change/",
-        "project": f"/admin/completions/project/{project.pk}/change/",
-        "key": f"/admin/completions/apikey/{key.pk}/change/",
-        "key-revoke": f"/admin/completions/apikey/{key.pk}/revoke/",
-        "call-ok": f"/admin/completions/completion/{calls[0]}/change/",
-        "call-failed": f"/admin/completions/completion/{calls[1]}/change/",
-    }
-
-
-def _providers() -> tuple[Any, Any, Any]:
-    from django.utils import timezone
-
-    from providers.fields import Ciphertext
-    from providers.models import Health, LanguageModel, LLMProvider
-
-    demo = LLMProvider.objects.create(
-        slug="demo", name="Demo", type="demo", default_model="demo", priority=900, health=Health.OK
-    )
-    LanguageModel.objects.create(provider=demo, name="demo", capabilities=["chat"])
-    good = LLMProvider.objects.create(
-        slug="openai",
-        name="OpenAI",
-        type="openai",
-        preset="openai",
-        api_key="sk-example-of-a-key-1234",
-        default_model="gpt-4o",
-    )
-    for number, name in enumerate(("gpt-4o", "gpt-4o-mini", "text-embedding-3-small")):
-        LanguageModel.objects.create(
-            provider=good, name=name, context_window=128_000, max_output=16_384,
-            capabilities=["chat", "tools", "vision"], enabled=number < 2,
-        )  # fmt: skip
-    broken = LLMProvider.objects.create(
-        slug="mistral", name="Mistral", type="openai_compatible", base_url="https://api.mistral.ai/v1",
-        default_model="mistral-small-latest", api_key="another-example-of-a-key",
-    )  # fmt: skip
-    LanguageModel.objects.create(provider=broken, name="mistral-small-latest")
-    now = timezone.now()
-    LLMProvider.objects.filter(pk=good.pk).update(health=Health.OK, health_message="", checked_at=now)
-    LLMProvider.objects.filter(pk=broken.pk).update(
-        api_key=Ciphertext("written-with-a-lost-encryption-key"),
-        health=Health.AUTH_FAILED,
-        health_message="The API key of provider mistral cannot be decrypted.",
-        checked_at=now,
-    )
-    return demo, good, broken
-
-
-def _calls(project: Any, key: Any, provider: Any) -> list[Any]:
-    from django.utils import timezone
-
-    from completions.ledger import new_id
-    from completions.models import Completion, State
-
-    states = [
-        State.TIMEOUT_FIRST_TOKEN, State.OK, State.OK, State.CLIENT_GONE,
-        State.UPSTREAM_ERROR, State.OK, State.RUNNING, State.OK,
-    ]  # fmt: skip
-    made = {}
-    for number, state in enumerate(states * 8):
-        answered = state in (State.OK, State.CLIENT_GONE)
-        row = Completion.objects.create(
-            id=new_id(), request_id=f"req-{number:04}", project=project, api_key=key, surface="api",
-            requested_model="gpt-4o", provider=provider, provider_slug=provider.slug,
-            model="gpt-4o-2024-08-06", state=state, attempts=1,
-            finish_reason="stop" if state == State.OK else "",
-            prompt_tokens=1200 + number if answered else None, completion_tokens=340 if answered else None,
-            cached_tokens=0 if answered else None, usage_source="provider" if answered else "",
-            cost_nano_usd=(12_345 + number * 1_000_003 if number % 5 else None) if answered else None,
-            price_source="override 2026-11-01" if answered else "", created_at=timezone.now(),
-            error_code="PROVIDER_ERROR" if state == State.UPSTREAM_ERROR else "",
-            error_message="The provider answered 503: overloaded." if state == State.UPSTREAM_ERROR else "",
-            first_token_ms=210 if answered else None,
-            latency_ms=1800 + number if state != State.RUNNING else None,
-        )  # fmt: skip
-        made[state] = row.pk
-    return [made[State.OK], made[State.UPSTREAM_ERROR]]
-
-
 FIXED_PAGES = {
+    "budgets": "/admin/completions/budget/",
+    "budget-add": "/admin/completions/budget/add/",
     "home": "/",
     "dashboard": "/admin/",
     "providers": "/admin/providers/llmprovider/",
@@ -155,6 +44,9 @@ FIXED_PAGES = {
     "keys": "/admin/completions/apikey/",
     "key-add": "/admin/completions/apikey/add/",
     "calls": "/admin/completions/completion/",
+    "spend": "/admin/completions/completion/spend/",
+    "spend-by-key": "/admin/completions/completion/spend/?period=7d&by=key",
+    "unpriced": "/admin/completions/completion/unpriced/",
     "users": "/admin/auth/user/",
     "user-add": "/admin/auth/user/add/",
     "user": "/admin/auth/user/1/change/",
@@ -226,6 +118,16 @@ class Album:
         self.page.click("[name=_save]")
         self.page.wait_for_load_state("networkidle")
         self.snap("key-made")
+        self.page.goto(BASE + pages["key-rotate"])
+        self.page.click("text=Rotate, and show")
+        self.page.wait_for_load_state("networkidle")
+        self.snap("key-rotated")
+        self.take("budget-refused", "/admin/completions/budget/add/")
+        self.page.fill("[name=thresholds]", "half")
+        self.page.fill("[name=amount]", "3")
+        self.page.click("[name=_save]")
+        self.page.wait_for_load_state("networkidle")
+        self.snap("budget-refused")
 
 
 def wait_until_up(server: "subprocess.Popen[bytes]") -> None:

@@ -78,18 +78,6 @@ def test_a_key_of_a_disabled_project_is_refused() -> None:
         keys.authenticate(full_key)
 
 
-def test_use_of_a_key_is_noted_at_most_once_a_minute() -> None:
-    row, full_key = make_key()
-    keys.authenticate(full_key)
-    row.refresh_from_db()
-    first = row.last_used_at
-    keys.authenticate(full_key)
-    row.refresh_from_db()
-
-    assert first is not None
-    assert row.last_used_at == first
-
-
 def test_an_own_key_in_the_right_form_can_be_brought() -> None:
     own = keys.new_secret()
     row, full_key = make_key(secret=own)

@@ -1,14 +1,17 @@
 """The ledger: a committed row before the call, its final state afterwards, once."""
 
 import asyncio
+import time
 import uuid
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from completions import ledger
 from completions.errors import UnavailableError
+from completions.ledger.operations import Settle
+from completions.ledger.writer import submit
 from completions.models import Completion, State
 from completions.types import Caller
 from tests.factories import make_project
@@ -83,8 +86,9 @@ async def test_a_settled_row_cannot_be_settled_again(caller: Caller) -> None:
     begun = opening(caller)
     async with ledger.entry(begun) as entry:
         entry.final |= {"state": State.OK, "cost_nano_usd": 7}
-    again = ledger._submit(ledger._Settle(begun.id, {"state": State.CANCELLED, "cost_nano_usd": 9}))
-    await asyncio.wrap_future(again)
+    again = Settle(begun.id, {"state": State.CANCELLED, "cost_nano_usd": 9})
+    submit(again)
+    await asyncio.wrap_future(again.done)
 
     row = await Completion.objects.aget(pk=begun.id)
     assert (row.state, row.cost_nano_usd) == (State.OK, 7)
@@ -115,21 +119,21 @@ async def test_a_row_that_cannot_be_written_refuses_its_call_alone(caller: Calle
 
 
 @pytest.mark.sqlite
-def test_a_database_locked_by_another_writer_refuses_the_call_before_the_upstream(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.2)
-    ledger.close()  # the writer's next connection has the short timeout
-
+def test_a_database_locked_by_another_writer_refuses_the_call_within_a_second(caller: Caller) -> None:
     async def call() -> None:
         async with ledger.entry(opening(caller)):
             pytest.fail("a call without a row went on")
 
+    ledger.start()
     with transaction.atomic():  # IMMEDIATE: holds the write lock
         Completion.objects.filter(pk=uuid.uuid4()).update(attempts=1)
+        began = time.monotonic()
         with pytest.raises(UnavailableError):
             asyncio.run(call())
-    ledger.close()
+        assert time.monotonic() - began < 1.0
+    ledger.close()  # where the row was written after all,
+    ledger.close()  # it was taken back
+    assert not Completion.objects.filter(state=State.RUNNING).exists()
 
 
 def test_closing_commits_what_waits_and_the_next_call_starts_anew(caller: Caller) -> None:

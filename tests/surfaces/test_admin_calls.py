@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from completions import keys
 from completions.errors import AuthenticationError
-from completions.first_steps import first_id
+from completions.ids import first_id
 from completions.ledger import new_id
 from completions.models import ApiKey, Completion, Project, State
 from tests.factories import make_key, make_project, make_provider, make_staff
@@ -26,6 +26,7 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 KEY = re.compile(r"sk-llmhub-[A-Za-z0-9]{12}-[A-Za-z0-9_-]{43}")
 LIST = "/admin/completions/completion/"
 NO_EXPIRY = {"expires_at_0": "", "expires_at_1": ""}
+NO_BUDGETS = {"budgets-TOTAL_FORMS": 0, "budgets-INITIAL_FORMS": 0}  # the form of an empty inline
 
 
 @pytest.fixture
@@ -100,7 +101,9 @@ def test_a_key_keeps_its_project_and_secret_when_it_is_renamed(ada: Client) -> N
     row, full_key = make_key()
     other = make_project("other")
     url = reverse("admin:completions_apikey_change", args=[row.pk])
-    assert ada.post(url, {"name": "renamed", "project": other.pk, **NO_EXPIRY}).status_code == 302
+    assert (
+        ada.post(url, {"name": "renamed", "project": other.pk, **NO_EXPIRY, **NO_BUDGETS}).status_code == 302
+    )
     assert ApiKey.objects.get().name == "renamed"
     assert keys.authenticate(full_key).project == "web"
 

@@ -1,0 +1,155 @@
+"""Whether a call may be made, and by which candidates.
+
+Everything that is decided before its row is written.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db import DatabaseError, InterfaceError
+from django.utils import timezone
+
+from completions import accounts, budgets, keys, ledger, tokens
+from completions.errors import (
+    AuthenticationError,
+    ModelNotFoundError,
+    ModelNotPricedError,
+    TokenLimitError,
+    UnavailableError,
+)
+from completions.limits import Grant, Limits, limiter
+from completions.types import Call
+from providers import pricing
+from providers.registry import asnapshot
+from providers.types import JSON, Target
+
+COUNT_INLINE_BYTES = 4096  # a prompt up to this size is counted on the event loop: a thread would cost more
+ROUGH_BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A call that may be made: by which targets, under which row and grant."""
+
+    targets: Sequence[Target]
+    opening: ledger.Opening
+    grant: Grant
+    content_days: int  # 0: its content is not kept
+
+
+async def admission(call: Call, call_id: uuid.UUID) -> Admission:
+    """Decide on a call.
+
+    Raises LLMServiceError when it may not be made; then nothing was charged to its key.
+    """
+    try:
+        project = await accounts.aproject(call.caller.project_id)
+        key = await accounts.akey(call.caller.api_key_id) if call.caller.api_key_id is not None else None
+        targets = await _candidates(call)
+    except (DatabaseError, InterfaceError) as error:
+        raise UnavailableError(
+            "The hub's database cannot be read now. Try again shortly.", retry_after=5
+        ) from error
+    if project is None or (call.caller.api_key_id is not None and key is None):
+        raise AuthenticationError("The project or key of this call no longer exists.")
+    claims = budgets.claims(project, call.caller, call.end_user, timezone.now())
+    if any(claim.budget.hard for claim in claims):
+        targets = _priced(targets, call)
+    limits = key.limits if key is not None else Limits()
+    exactly = bool(claims) or limits.tokens_per_minute is not None
+    prompt_tokens = await _prompt_tokens(call.body, targets[0], exactly=exactly)
+    opening = ledger.Opening(
+        id=call_id,
+        caller=call.caller,
+        requested_model=call.model or "",
+        stream=call.stream,
+        end_user=call.end_user,
+        claims=claims,
+        hold_nano=budgets.worst_case(targets, prompt_tokens, call.body) if claims else 0,
+        prompt_tokens=prompt_tokens,
+        provider_slug=targets[0].endpoint.provider,
+        model=targets[0].upstream_model,
+        prices=pricing.dump(targets[0].price) if targets[0].price else "",
+        price_source=targets[0].price.source if targets[0].price else "",
+    )
+    grant = await limiter().acquire(
+        f"key:{call.caller.api_key_id}", limits, prompt_tokens + _asked_output(call.body)
+    )
+    return Admission(targets, opening, grant, project.content_days if key is None or key.log_content else 0)
+
+
+async def _candidates(call: Call) -> Sequence[Target]:
+    """What the call's model names for this caller, as far as the prompt fits."""
+    found = (await asnapshot()).resolve(call.model, call.provider)
+    permitted = await keys.apermitted(found, call.caller.api_key_id)
+    if not permitted:
+        raise ModelNotFoundError(_no_model(call, hidden=bool(found)), param="model")
+    return await _that_fit(permitted, call.body)
+
+
+def _no_model(call: Call, *, hidden: bool) -> str:
+    if call.model is not None:
+        return f"The model {call.model!r} does not exist or you do not have access to it."
+    if hidden:
+        return "You do not have access to the default model. Name the model you want to call."
+    return "No enabled provider has a default model. Staff add providers in the admin."
+
+
+async def _that_fit(targets: Sequence[Target], body: JSON) -> list[Target]:
+    """The candidates whose context window holds the prompt. Raises TokenLimitError when none does.
+
+    A token is at least one byte, so a short prompt needs no counting; an estimated count refuses nobody.
+    """
+    messages, tools = body["messages"], body.get("tools")
+    size = tokens.upper_bound(messages, tools)
+    fitting = []
+    for target in targets:
+        window = target.context_window
+        if window is not None and size > window:
+            count = await asyncio.to_thread(tokens.count_messages, messages, target.upstream_model, tools)
+            if count.exact and count.count > window:
+                continue
+        fitting.append(target)
+    if not fitting:
+        raise TokenLimitError(
+            f"The prompt has {count.count} tokens; the context window of {target.public_model} is "
+            f"{window}. Shorten the messages.",
+            param="messages",
+            prompt_tokens=count.count,
+            context_window=window,
+        )
+    return fitting
+
+
+def _priced(targets: Sequence[Target], call: Call) -> Sequence[Target]:
+    """A hard budget pays only for what has a price."""
+    priced = [target for target in targets if target.price is not None]
+    if not priced:
+        raise ModelNotPricedError(
+            f"No price is known for {call.model or targets[0].public_model!r}, so a hard budget cannot pay "
+            "for it. Staff can add one in the admin under Prices.",
+            param="model",
+        )
+    return priced
+
+
+async def _prompt_tokens(body: JSON, target: Target, *, exactly: bool) -> int:
+    """Tokens of the prompt.
+
+    Counted where money or a limit depends on it, else a rough figure for recovery.
+    """
+    messages, tools = body["messages"], body.get("tools")
+    size = tokens.upper_bound(messages, tools)
+    if not exactly:
+        return size // ROUGH_BYTES_PER_TOKEN
+    if size <= COUNT_INLINE_BYTES and tokens.is_loaded(target.upstream_model):
+        return tokens.count_messages(messages, target.upstream_model, tools).count
+    return (await asyncio.to_thread(tokens.count_messages, messages, target.upstream_model, tools)).count
+
+
+def _asked_output(body: JSON) -> int:
+    """Tokens of output that the call asks for: what a limit on tokens is charged before they come."""
+    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    return asked if isinstance(asked, int) else 0

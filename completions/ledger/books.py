@@ -1,0 +1,275 @@
+"""What the writer does to the database: a batch of operations in one transaction.
+
+Held at every commit:
+- an admit brings no window of a hard budget above `spent + held = amount`;
+- `spent >= 0`, `held >= 0` (CHECK constraints say so too);
+- a window's `held` is the sum of its open charges, its `spent` the sum of what its settled ones cost, and of
+  the adjustments of those calls;
+- a row leaves `running` once, and only who moves it out settles its charges.
+
+Windows are locked and updated in the order of their ids, by every process: no two wait for each other.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+
+from completions.budgets import Claim
+from completions.errors import BudgetExceededError
+from completions.ledger import sql
+from completions.ledger.operations import Adjust, Admit, Operation, Row, Settle
+from completions.models import (
+    Adjustment,
+    AdjustmentKind,
+    BudgetAlert,
+    BudgetWindow,
+    Completion,
+    State,
+)
+from providers.pricing import usd
+
+Windows = dict[tuple[str, str], tuple[datetime, int]]  # the latest of (budget, end user): its start and id
+
+
+@dataclass(slots=True)
+class Standing:
+    """A window as this transaction sees it. `hard` is false while the budget is disabled."""
+
+    id: int
+    spent: int
+    held: int
+    amount: int
+    hard: bool
+    thresholds: str | Sequence[int]  # JSON as SQLite gives it
+    webhook: bool
+    was_spent: int
+    was_held: int
+
+
+class Books:
+    """One transaction. `refused` says which admits exceed a budget; everything else was written."""
+
+    def __init__(self, epoch_id: int | None, known_windows: Windows) -> None:
+        self.epoch_id = epoch_id
+        self.known_windows = known_windows
+        self.standings: dict[int, Standing] = {}
+        self.new_windows: Windows = {}  # to be known once committed
+        self.refused: dict[uuid.UUID, BudgetExceededError] = {}
+        self._admitted: list[Admit] = []
+        self._settled: list[tuple[int, uuid.UUID]] = []  # cost, completion
+        self._attempts: list[list[Any]] = []
+        self._contents: list[list[Any]] = []
+
+    def post(self, batch: Sequence[Operation]) -> None:
+        """Carry out a batch, inside the caller's transaction."""
+        charged = self._charges(op.id for op in batch if not isinstance(op, Admit))
+        admits = [op for op in batch if isinstance(op, Admit)]
+        self._find_windows(admits)
+        self._lock({window for charges in charged.values() for window in charges}, admits)
+        for op in batch:
+            if isinstance(op, Admit):
+                self._admit(op)
+            elif isinstance(op, Settle):
+                self._settle(op, charged.get(op.id, {}))
+            else:
+                self._adjust(op, charged.get(op.id, {}))
+        self._write()
+
+    # --- one operation each, in memory but for the rows that decide
+
+    def _admit(self, op: Admit) -> None:
+        hold = op.opening.hold_nano
+        for window in op.windows:
+            standing = self.standings[window]
+            if standing.hard and standing.spent + standing.held + hold > standing.amount:
+                self.refused[op.opening.id] = _refusal(standing, hold)
+                return
+        for window in op.windows:
+            self.standings[window].held += hold
+        self._admitted.append(op)
+
+    def _settle(self, op: Settle, charges: dict[int, int]) -> None:
+        cost = op.final.get("cost_nano_usd")
+        if not _update(op.id, op.final):
+            self._settle_late(op, charges)
+            return
+        for window, hold in charges.items():
+            self.standings[window].held -= hold
+            self.standings[window].spent += cost or 0
+        if charges:
+            self._settled.append((cost or 0, op.id))
+        self._attempts += [sql.attempt_values(op.id, row) for row in op.attempts]
+        if op.content is not None:
+            self._contents.append(sql.content_values(op.id, op.content))
+
+    def _settle_late(self, op: Settle, charges: dict[int, int]) -> None:
+        """Another process took this one for dead and settled the row at what it knew: book the difference."""
+        row = Completion.objects.filter(pk=op.id, state=State.RECOVERED).first()
+        cost = op.final.get("cost_nano_usd")
+        if row is None or cost is None or row.adjustments.filter(kind=AdjustmentKind.LATE).exists():
+            return
+        difference = cost - (row.cost_nano_usd or 0)
+        if difference:
+            reason = f"settled as {op.final['state']} after it was recovered"
+            prices, source = op.final.get("prices", ""), op.final.get("price_source", "")
+            self._adjust(Adjust(op.id, AdjustmentKind.LATE, difference, prices, source, reason), charges)
+
+    def _adjust(self, op: Adjust, charges: dict[int, int]) -> None:
+        Adjustment.objects.create(
+            completion_id=op.id,
+            kind=op.kind,
+            amount_nano=op.amount_nano,
+            prices=op.prices,
+            price_source=op.price_source,
+            reason=op.reason[:300],
+            created_at=timezone.now(),
+        )
+        for window in charges:
+            self.standings[window].spent += op.amount_nano
+
+    # --- the database
+
+    def _charges(self, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[int, int]]:
+        """The charges of completions: hold by window."""
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        found: dict[uuid.UUID, dict[int, int]] = {}
+        with connection.cursor() as cursor:
+            cursor.execute(sql.charges(len(wanted)), [sql.uuid_value(one) for one in wanted])
+            for completion, window, hold in cursor.fetchall():
+                found.setdefault(uuid.UUID(str(completion)), {})[window] = hold
+        return found
+
+    def _window_of(self, claim: Claim) -> int:
+        """The window's id, made when its first call comes.
+
+        Never one of an earlier period than the latest there is: a clock that steps back begins nothing anew.
+        """
+        name = (claim.budget.id, claim.subject)
+        known = self.new_windows.get(name) or self.known_windows.get(name)
+        if known is not None and known[0] >= claim.span.start:
+            return known[1]
+        windows = BudgetWindow.objects.filter(budget_id=uuid.UUID(claim.budget.id), subject=claim.subject)
+        latest = windows.order_by("-starts_at").first()
+        if latest is None or latest.starts_at < claim.span.start:
+            latest, _ = windows.get_or_create(
+                starts_at=claim.span.start,
+                defaults={
+                    "budget_id": uuid.UUID(claim.budget.id),
+                    "subject": claim.subject,
+                    "ends_at": claim.span.end,
+                },
+            )
+        self.new_windows[name] = (latest.starts_at, latest.pk)
+        return latest.pk
+
+    def _find_windows(self, admits: Sequence[Admit]) -> None:
+        for op in admits:
+            op.windows = tuple(sorted({self._window_of(claim) for claim in op.opening.claims}))
+
+    def _lock(self, charged: set[int], admits: Sequence[Admit]) -> None:
+        self._read_locked(charged | {window for op in admits for window in op.windows})
+        if any(window not in self.standings for op in admits for window in op.windows):
+            self.known_windows.clear()  # a window that this process knew was deleted with its budget
+            self.new_windows.clear()
+            self._find_windows(admits)
+            self._read_locked({window for op in admits for window in op.windows} - self.standings.keys())
+
+    def _read_locked(self, ids: set[int]) -> None:
+        if not ids:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(sql.lock(len(ids)), sorted(ids))
+            for pk, spent, held, amount, hard, enabled, thresholds, webhook_url in cursor.fetchall():
+                self.standings[pk] = Standing(
+                    id=pk,
+                    spent=spent,
+                    held=held,
+                    amount=amount,
+                    hard=bool(hard and enabled),
+                    thresholds=thresholds if enabled else (),
+                    webhook=bool(webhook_url),
+                    was_spent=spent,
+                    was_held=held,
+                )
+
+    def _write(self) -> None:
+        with connection.cursor() as cursor:
+            if self._admitted:
+                cursor.executemany(
+                    sql.admit(), [sql.admit_values(op, self.epoch_id) for op in self._admitted]
+                )
+                held = [
+                    (sql.uuid_value(op.opening.id), window, op.opening.hold_nano)
+                    for op in self._admitted
+                    for window in op.windows
+                ]
+                if held:
+                    cursor.executemany(sql.CHARGE, held)
+            if self._settled:
+                costs = [(cost, sql.uuid_value(one)) for cost, one in self._settled]
+                cursor.executemany(sql.SETTLE_CHARGE, costs)
+            if self._attempts:
+                cursor.executemany(sql.INSERT_ATTEMPT, self._attempts)
+            if self._contents:
+                cursor.executemany(sql.INSERT_CONTENT, self._contents)
+            for _, standing in sorted(self.standings.items()):
+                spent, held_by = standing.spent - standing.was_spent, standing.held - standing.was_held
+                if spent or held_by:
+                    cursor.execute(sql.MOVE_WINDOW, [spent, held_by, standing.id])
+        alerts = [alert for standing in self.standings.values() for alert in _alerts(standing)]
+        if alerts:
+            BudgetAlert.objects.bulk_create(alerts, ignore_conflicts=True)
+
+
+def _update(completion: uuid.UUID, final: Row) -> bool:
+    """Whether the row was still running, and now is what `final` says."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql.settle(tuple(final)), [*map(sql.value, final.values()), sql.uuid_value(completion)]
+        )
+        return bool(cursor.rowcount == 1)
+
+
+def _alerts(standing: Standing) -> Iterable[BudgetAlert]:
+    """An alert for each threshold that this batch's spend crossed."""
+    if standing.spent <= standing.was_spent:
+        return
+    marks = json.loads(standing.thresholds) if isinstance(standing.thresholds, str) else standing.thresholds
+    for mark in marks:
+        limit = standing.amount * mark
+        if standing.was_spent * 100 < limit <= standing.spent * 100:
+            now = timezone.now()
+            yield BudgetAlert(
+                window_id=standing.id,
+                threshold=mark,
+                spent_nano=standing.spent,
+                amount_nano=standing.amount,
+                created_at=now,
+                deliver_at=now if standing.webhook else None,
+            )
+
+
+def _refusal(standing: Standing, hold: int) -> BudgetExceededError:
+    window = BudgetWindow.objects.select_related("budget__project", "budget__api_key").get(pk=standing.id)
+    reset = window.ends_at.isoformat() if window.ends_at else None
+    limit, spent, held, needed = (usd(n) for n in (standing.amount, standing.spent, standing.held, hold))
+    again = f"It begins anew at {reset}." if reset else "It does not begin anew; staff can raise it."
+    return BudgetExceededError(
+        f"The budget {window.budget} does not cover this call: ${spent:f} spent and ${held:f} held "
+        f"of ${limit:f}, and the call may cost ${needed:f}. {again} A smaller max_tokens holds less.",
+        budget=str(window.budget),
+        budget_id=str(window.budget_id),
+        limit=f"{limit:f}",
+        spent=f"{spent:f}",
+        held=f"{held:f}",
+        hold=f"{needed:f}",
+        reset=reset,
+    )

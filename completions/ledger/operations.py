@@ -1,0 +1,69 @@
+"""What is asked of the writer thread, each with a future that tells when it is committed."""
+
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from completions.budgets import Claim
+from completions.types import Caller
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known of a call before it is made: the row in state `running`, and what it may cost at most."""
+
+    id: uuid.UUID
+    caller: Caller
+    requested_model: str
+    stream: bool
+    end_user: str = ""
+    claims: Sequence[Claim] = ()
+    hold_nano: int = 0
+    prompt_tokens: int | None = None  # our own count or estimate: what a crash leaves to bill
+    provider_slug: str = ""  # the first candidate, until another answers
+    model: str = ""
+    prices: str = ""  # of the first candidate, as JSON
+    price_source: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Admit:
+    """Write a row and hold its worst case on every claim; or refuse, alone."""
+
+    opening: Opening
+    created_at: datetime
+    windows: tuple[int, ...] = ()  # set by the writer: where the hold lies
+    abandoned: bool = False  # its caller was refused meanwhile: it need not be written any more
+    done: "Future[None]" = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class Settle:
+    """Make a row final, release its hold, book its cost. A row that is final already stays as it is."""
+
+    id: uuid.UUID
+    final: Row
+    attempts: Sequence[Row] = ()
+    content: Row | None = None
+    done: "Future[None]" = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class Adjust:
+    """Correct a settled cost by a row beside it, on every window the call was charged to."""
+
+    id: uuid.UUID
+    kind: str
+    amount_nano: int
+    prices: str
+    price_source: str
+    reason: str
+    done: "Future[None]" = field(default_factory=Future)
+
+
+Operation = Admit | Settle | Adjust

@@ -1,0 +1,294 @@
+"""The one writer of the ledger in this process: a thread that commits everything that waits, together.
+
+While the database is away it refuses admits at once, keeps settlements in the spool, and replays them when
+the database is back. Between batches it beats for its epoch and recovers the rows of processes that died.
+"""
+
+import atexit
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+
+from completions.errors import UnavailableError
+from completions.ledger import recovery
+from completions.ledger.books import Books, Windows
+from completions.ledger.operations import Admit, Operation, Settle
+from completions.ledger.progress import Progress
+from completions.ledger.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256  # operations in one commit at most
+TICK_SECONDS = 1.0  # how often an idle writer looks around
+RECOVER_SECONDS = 5.0
+CLOSE_SECONDS = 30.0  # how long closing waits for settlements still queued
+BUSY_MILLISECONDS = 2000  # that SQLite waits for another writer before the database counts as away
+
+Operations = queue.SimpleQueue[Operation | None]
+
+
+class Writer:
+    """A thread, its queue and its epoch."""
+
+    def __init__(self) -> None:
+        self.operations: Operations = queue.SimpleQueue()
+        self.progress: Progress | None = None  # set before the first admit is committed
+        self.away = False
+        self._epoch: int | None = None
+        self._mine: set[int] = set()  # every epoch of this process: its rows are settled here
+        self._windows: Windows = {}
+        self._due = {self._beat: 0.0, self._replay: 0.0, self._recover: 0.0}
+        self._thread = threading.Thread(target=self._run, name="llmhub-ledger", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until what was queued before the end (None) is committed."""
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            logger.error("the ledger did not close within %s s; its spool and recovery will", CLOSE_SECONDS)
+
+    def begin_anew(self) -> None:
+        """Forget the epoch and the windows, as if the process had just begun."""
+        self._epoch = None
+        self._windows.clear()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                if batch := _still_wanted(batch):
+                    self._commit(batch)
+                self._look_around()
+            self._finish()
+        finally:
+            connection.close()
+
+    def _next_batch(self) -> list[Operation] | None:
+        """Everything that waits, perhaps nothing; None when the thread shall end."""
+        try:
+            first = self.operations.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            return []
+        if first is None:
+            return None
+        batch = [first]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < BATCH:
+                operation = self.operations.get_nowait()
+                if operation is None:
+                    self.operations.put(None)  # end after this batch
+                    break
+                batch.append(operation)
+        return batch
+
+    def _commit(self, batch: list[Operation]) -> None:
+        """One transaction for the batch.
+
+        If one of it is at fault, each alone, so that it cannot sink the others.
+        """
+        books, error = self._attempt(batch)
+        if books is not None:
+            _report(batch, books)
+        elif isinstance(error, OperationalError | InterfaceError):
+            self._turn_away(batch, error)
+        elif len(batch) == 1:
+            self._alone(batch[0], error)
+        else:
+            for operation in batch:
+                self._commit([operation])
+
+    def _alone(self, operation: Operation, error: Exception | None) -> None:
+        """What the database refuses by itself.
+
+        Money goes before its details: settle without them if need be.
+        """
+        if isinstance(operation, Settle) and (operation.attempts or operation.content):
+            self._commit([Settle(operation.id, operation.final, done=operation.done)])
+        else:
+            _fail(operation, error)
+
+    def _attempt(self, batch: Sequence[Operation]) -> tuple[Books | None, Exception | None]:
+        try:
+            self._prepare()
+            books = Books(self._epoch, self._windows)
+            with transaction.atomic():
+                books.post(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it fails its calls and not the thread
+            self._note(error)
+            return None, error
+        self._windows |= books.new_windows
+        self.away = False
+        return books, None
+
+    def _note(self, error: Exception) -> None:
+        if not isinstance(error, DatabaseError | InterfaceError):
+            logger.error("the ledger could not write", exc_info=error)
+        elif not self.away:
+            logger.error("the ledger could not write: %s", error)
+        self.away = isinstance(error, OperationalError | InterfaceError)
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            connection.close()
+
+    def _turn_away(self, batch: Sequence[Operation], error: Exception) -> None:
+        """The database is away: refuse what is new, keep what must not be lost."""
+        settles = [operation for operation in batch if isinstance(operation, Settle)]
+        if settles and self._epoch is not None:
+            try:
+                Spool(recovery.spool_path(self._epoch)).add(settles)
+            except OSError as full:
+                logger.error("the ledger could neither write nor spool: %s", full)
+                settles = []
+        kept = {id(settle) for settle in settles}
+        for operation in batch:
+            if id(operation) in kept:
+                operation.done.set_result(None)
+            else:
+                _fail(operation, error)
+
+    # --- between batches
+
+    def _look_around(self) -> None:
+        now = time.monotonic()
+        for step, due in self._due.items():
+            if now >= due:
+                self._due[step] = now + PERIODS[step.__name__]
+                self._try(step)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - as in _attempt; the next look around tries again
+            self._note(error)
+
+    def _prepare(self) -> None:
+        """A connection that waits no longer than it may, and an epoch."""
+        if connection.connection is None and connection.vendor == "sqlite":
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        if self._epoch is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        epoch = recovery.register()
+        if self.progress is None:
+            self.progress = Progress(recovery.progress_path(epoch))
+        else:  # a new epoch of the same process goes on with the same file, under its new name
+            self.progress.path = self.progress.path.rename(recovery.progress_path(epoch))
+        self._epoch = epoch
+        self._mine.add(epoch)
+
+    def _beat(self) -> None:
+        if self._epoch is not None and not recovery.beat(self._epoch):
+            logger.warning("this process was taken for dead (did its machine sleep?); it begins a new epoch")
+            self._replay()
+            self._epoch = None
+            self._windows.clear()
+
+    def _replay(self) -> None:
+        """Settle what was spooled while the database was away."""
+        if self._epoch is not None:
+            self._replay_one(Spool(recovery.spool_path(self._epoch)))
+
+    def _replay_one(self, spool: Spool) -> None:
+        waiting = spool.read()
+        for start in range(0, len(waiting), BATCH):
+            self._settle_now(waiting[start : start + BATCH])
+        if waiting:
+            spool.clear()
+
+    def _settle_now(self, settles: Sequence[Settle]) -> None:
+        with transaction.atomic():
+            Books(self._epoch, self._windows).post(settles)
+
+    def _recover(self) -> None:
+        self._prepare()
+        for spool in recovery.spools_left(self._mine):
+            self._replay_one(spool)
+        for epoch_id in recovery.orphaned_epochs(self._mine):
+            while settles := recovery.settlements(epoch_id):
+                logger.warning("recovering %s calls of epoch %s, which died", len(settles), epoch_id)
+                self._settle_now(settles)
+        recovery.close_dead(self._mine)
+
+    def _finish(self) -> None:
+        self._try(self._replay)
+        if self._epoch is not None:
+            self._try(lambda: recovery.end(self._epoch or 0))
+        if self.progress is not None:
+            self.progress.close()
+
+
+PERIODS = {"_beat": recovery.BEAT_SECONDS, "_replay": TICK_SECONDS, "_recover": RECOVER_SECONDS}
+
+
+def _still_wanted(batch: list[Operation]) -> list[Operation]:
+    """The batch without admits whose callers have left."""
+    wanted = []
+    for operation in batch:
+        if isinstance(operation, Admit) and operation.abandoned:
+            _fail(operation, None)
+        else:
+            wanted.append(operation)
+    return wanted
+
+
+def _report(batch: Sequence[Operation], books: Books) -> None:
+    for operation in batch:
+        refusal = books.refused.get(operation.opening.id) if isinstance(operation, Admit) else None
+        if refusal is None:
+            operation.done.set_result(None)
+        else:
+            operation.done.set_exception(refusal)
+
+
+def _fail(operation: Operation, error: Exception | None) -> None:
+    refusal = UnavailableError("The hub's ledger cannot be written now. Try again shortly.", retry_after=5)
+    refusal.__cause__ = error
+    operation.done.set_exception(refusal)
+
+
+class _Process:
+    lock = threading.Lock()
+    writer: Writer | None = None
+
+
+def submit(operation: Operation) -> Writer:
+    """Queue an operation with the writer of this process, which starts when it is first needed."""
+    with _Process.lock:
+        if _Process.writer is None:
+            _Process.writer = Writer()
+        _Process.writer.operations.put(operation)
+        return _Process.writer
+
+
+def close() -> None:
+    """Commit what is queued and end the thread. The next operation starts another."""
+    with _Process.lock:
+        closing, _Process.writer = _Process.writer, None
+        if closing is not None:
+            closing.operations.put(None)
+    if closing is not None:
+        closing.join()
+
+
+def forget() -> None:
+    """Begin a new epoch with the next operation: for tests, which empty the database under a writer."""
+    with _Process.lock:
+        if _Process.writer is not None:
+            _Process.writer.begin_anew()
+
+
+def start() -> None:
+    """Start the writer before the first call: it recovers what a dead process left."""
+    with _Process.lock:
+        if _Process.writer is None:
+            _Process.writer = Writer()
+
+
+atexit.register(close)

@@ -1,0 +1,216 @@
+"""What became of a call, as its ledger rows and as its caller is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from completions import content
+from completions.errors import reason_of
+from completions.meter import Meter
+from completions.models import State
+from completions.types import LLMResponse, Metadata, Standings, Tokens
+from providers import pricing
+from providers.dispatch import Dispatch, Tried
+from providers.errors import (
+    ProviderMisconfigured,
+    UpstreamError,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from providers.types import JSON, Target, Usage
+
+Row = dict[str, Any]
+Failure = UpstreamError | ProviderMisconfigured
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The end of a call: how it ended, and what its meter and dispatch saw. Call `count` before the rest."""
+
+    state: State
+    failure: Failure | None
+    meter: Meter
+    dispatch: Dispatch
+    usage: Usage | None = None  # of the answering attempt; None where nothing is owed
+    lost: dict[int, Usage] = field(default_factory=dict)  # of attempts before it whose prompt was sent
+
+    @property
+    def target(self) -> Target:
+        return self.dispatch.target or self.dispatch.targets[0]
+
+    @property
+    def must_tokenize(self) -> bool:
+        """Whether `count` has texts to count: not work for the event loop."""
+        return (self._owes and self.meter.reported is None) or bool(self._lost_attempts())
+
+    @property
+    def _owes(self) -> bool:
+        """Whether the answering attempt used tokens.
+
+        It answered, or was cut off after its prompt was sent.
+        """
+        cut_off = self.failure is None or _was_sent(self.failure)
+        return bool(self.dispatch.tried) and (self.meter.answered or cut_off)
+
+    def _lost_attempts(self) -> list[tuple[int, Tried]]:
+        earlier = enumerate(self.dispatch.tried[:-1], start=1)
+        return [(number, tried) for number, tried in earlier if _was_sent(tried.error)]
+
+    def count(self) -> None:
+        """What each attempt used: by the upstream's word, else counted."""
+        if self._owes:
+            self.usage = self.meter.usage(self.target.upstream_model)
+        for number, tried in self._lost_attempts():
+            self.lost[number] = self.meter.prompt_only(tried.target.upstream_model)
+
+    def attempts(self) -> list[Row]:
+        """A row for each upstream call."""
+        return [
+            self._attempt(number, tried, last=number == len(self.dispatch.tried))
+            for number, tried in enumerate(self.dispatch.tried, start=1)
+        ]
+
+    def _attempt(self, number: int, tried: Tried, *, last: bool) -> Row:
+        error = tried.error or (self.failure if last else None)
+        usage = self.usage if last else self.lost.get(number)
+        elapsed = self.meter.elapsed_ms() - tried.started_ms
+        return {
+            "number": number,
+            "provider_slug": tried.target.endpoint.provider,
+            "model": tried.target.upstream_model,
+            "state": str(self.state if last else state_of(error)),
+            "status": error.status if isinstance(error, UpstreamRefused) else None,
+            "started_ms": tried.started_ms,
+            "latency_ms": elapsed if tried.latency_ms is None else tried.latency_ms,
+            "cost_nano_usd": _cost(usage, tried.target),
+            **_price_columns(tried.target),
+            **_error_columns(error),
+            **_usage_columns(usage),
+        }
+
+    def final(self, attempts: Sequence[Row]) -> Row:
+        """The completion's own columns: the sums of its attempts."""
+        target = self.target
+        return {
+            "state": self.state,
+            "provider_id": target.provider_id,
+            "provider_slug": target.endpoint.provider,
+            "language_model_id": target.model_id,
+            "model": target.upstream_model,
+            "attempts": len(attempts),
+            "finish_reason": (self.meter.finish_reason or "")[:32],
+            "first_token_ms": self.meter.first_token_ms,
+            "latency_ms": self.meter.elapsed_ms(),
+            "cost_nano_usd": _sum_of(attempts, "cost_nano_usd"),
+            **_price_columns(target),
+            **_error_columns(self.failure),
+            **_total_usage(attempts),
+        }
+
+    def content(self, body: JSON, days: int) -> Row | None:
+        """Prompt and answer, where they are kept."""
+        if not days:
+            return None
+        return {
+            "request": content.request_json(body),
+            "response": content.request_json(self.meter.message()),
+            "expires_at": content.expires_at(days),
+        }
+
+    def response(self, final: Row, model: str, call_id: Any, standings: Standings) -> LLMResponse:
+        """The answer as callers get it: its own usage, and what the whole call cost."""
+        usage, cost = self.usage or Usage(), final["cost_nano_usd"]
+        return LLMResponse(
+            content=self.meter.text,
+            tokens=Tokens(usage.prompt, usage.completion, usage.total),
+            metadata=Metadata(
+                id=call_id,
+                model=model,
+                provider=self.target.endpoint.provider,
+                timestamp=datetime.now(UTC),
+                latency_ms=final["latency_ms"],
+                cached=False,
+                cost=None if cost is None else pricing.usd(cost),
+                finish_reason=self.meter.finish_reason,
+                attempts=final["attempts"],
+                standings=standings,
+            ),
+            message=self.meter.message(),
+            usage=usage,
+        )
+
+
+def state_of(error: Failure | None) -> State:
+    """The state of a call, or an attempt, that ended in `error`."""
+    if error is None:
+        return State.OK
+    if isinstance(error, UpstreamTimeout):
+        return State(f"timeout_{error.phase}")
+    if isinstance(error, UpstreamTruncated):
+        return State.UPSTREAM_TRUNCATED
+    if isinstance(error, UpstreamInvalid):
+        return State.UPSTREAM_INVALID
+    return State.UPSTREAM_ERROR
+
+
+def _was_sent(error: Failure | None) -> bool:
+    """Whether the prompt reached the upstream and was not refused: then it may be billed."""
+    if isinstance(error, UpstreamTimeout):
+        return error.phase != "connect"
+    return isinstance(error, UpstreamTruncated | UpstreamInvalid)
+
+
+def _cost(usage: Usage | None, target: Target) -> int | None:
+    """Nano-dollars; 0 where nothing was used, None where no price is known."""
+    if usage is None:
+        return 0
+    return None if target.price is None else pricing.cost(usage, target.price)
+
+
+def _sum_of(attempts: Sequence[Row], column: str) -> int | None:
+    """The sum, None where a part is unknown."""
+    parts = [row[column] for row in attempts]
+    return None if None in parts else sum(parts)
+
+
+def _price_columns(target: Target) -> Row:
+    if target.price is None:
+        return {"prices": "", "price_source": ""}
+    return {"prices": pricing.dump(target.price), "price_source": target.price.source}
+
+
+def _error_columns(error: Failure | None) -> Row:
+    if error is None:
+        return {}
+    return {"error_code": reason_of(error), "error_message": str(error)[:500]}
+
+
+COUNTS = {
+    "prompt_tokens": "prompt",
+    "cached_tokens": "cached",
+    "cache_write_tokens": "cache_write",
+    "audio_prompt_tokens": "audio_prompt",
+    "completion_tokens": "completion",
+    "reasoning_tokens": "reasoning",
+    "audio_completion_tokens": "audio_completion",
+}
+
+
+def _usage_columns(usage: Usage | None) -> Row:
+    if usage is None:
+        return {}
+    counts = {column: getattr(usage, name) for column, name in COUNTS.items()}
+    return counts | {"usage_source": str(usage.source), "usage_anomaly": usage.anomaly}
+
+
+def _total_usage(attempts: Sequence[Row]) -> Row:
+    """Tokens of all attempts together; the last one says where the figures come from."""
+    counted = [row for row in attempts if "prompt_tokens" in row]
+    if not counted:
+        return dict.fromkeys(COUNTS) | {"usage_source": "", "usage_anomaly": False}
+    sums = {column: sum(row[column] for row in counted) for column in COUNTS}
+    last = counted[-1]
+    return sums | {"usage_source": last["usage_source"], "usage_anomaly": last["usage_anomaly"]}

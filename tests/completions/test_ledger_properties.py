@@ -1,0 +1,222 @@
+"""Whatever happens in whatever order: the ledger's sums are what its rows say, no hard budget is exceeded.
+
+A state machine drives the books (the transactions that the writer commits) through admits, settlements,
+repeated settlements, voids, crashes with recovery, new periods and repricing, beside a model on one page.
+"""
+
+import itertools
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from completions import accounts
+from completions.budgets import Claim, claims
+from completions.ledger import new_id, recovery
+from completions.ledger.audit import audit
+from completions.ledger.books import Books
+from completions.ledger.operations import Adjust, Admit, Opening, Operation, Settle
+from completions.models import (
+    Adjustment,
+    AdjustmentKind,
+    Budget,
+    BudgetWindow,
+    Charge,
+    Completion,
+    Epoch,
+    Project,
+    State,
+)
+from completions.types import Caller
+from providers.types import NANO
+
+pytestmark = pytest.mark.django_db
+
+AMOUNT = 100  # nano-dollars of each hard budget: small, so that refusals are common
+numbers = itertools.count()
+
+
+@dataclass
+class Call:
+    """What the model knows of one call."""
+
+    id: uuid.UUID
+    hold: int
+    windows: tuple[tuple[str, Any], ...]  # budget and start of its period
+    epoch: int
+    cost: int | None = None  # None while it runs
+    recovered: bool = False  # taken for dead: its true cost, should it come, is booked once as an adjustment
+
+
+@dataclass
+class Model:
+    spent: dict[Any, int] = field(default_factory=dict)
+    held: dict[Any, int] = field(default_factory=dict)
+
+
+class Ledger(RuleBasedStateMachine):
+    calls: Bundle[Call] = Bundle("calls")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = Project.objects.create(slug=f"p{next(numbers)}", name="p")
+        for period, hard in (("day", True), ("total", True), ("month", False)):
+            Budget.objects.create(
+                project=self.project, amount=AMOUNT / NANO if hard else 1, period=period, hard=hard
+            )
+        accounts.forget()
+        self.caller = Caller(self.project.pk, self.project.slug)
+        self.model = Model()
+        self.known: dict[Any, int] = {}
+        self.epoch = recovery.register()
+        self.days = 0
+        self.admitted: list[Call] = []
+
+    def post(self, *batch: Operation) -> Books:
+        books = Books(self.epoch, self.known)
+        with transaction.atomic():
+            books.post(batch)
+        self.known |= books.new_windows
+        return books
+
+    def claims(self) -> list[Claim]:
+        facts = accounts.project(self.project.pk)
+        assert facts is not None
+        shift = timedelta(days=self.days)
+        return [_later(claim, shift) for claim in claims(facts, self.caller, "", timezone.now())]
+
+    @rule(target=calls, holds=st.lists(st.integers(0, 60), min_size=1, max_size=5))
+    def admit(self, holds: list[int]) -> Any:
+        """A batch of calls: each is admitted if, and only if, every hard budget covers it by then."""
+        mine = self.claims()
+        places = tuple(self._place(claim) for claim in mine)
+        hard = [place for claim, place in zip(mine, places, strict=True) if claim.budget.hard]
+        batch = [self._admit(mine, hold) for hold in holds]
+        refused = self.post(*batch).refused
+        admitted = []
+        for op, hold in zip(batch, holds, strict=True):
+            used = (self.model.spent.get(place, 0) + self.model.held.get(place, 0) for place in hard)
+            fits = all(amount + hold <= AMOUNT for amount in used)
+            assert (op.opening.id not in refused) == fits
+            if fits:
+                for place in places:
+                    self.model.held[place] = self.model.held.get(place, 0) + hold
+                admitted.append(Call(op.opening.id, hold, places, self.epoch))
+        self.admitted += admitted
+        return multiple(*admitted)
+
+    @rule(call=calls, share=st.integers(0, 100), state=st.sampled_from([State.OK, State.CLIENT_GONE]))
+    def settle(self, call: Call, share: int, state: State) -> None:
+        """The first settlement counts; every later one changes nothing, but for a call taken for dead."""
+        cost = call.hold * share // 100
+        self.post(Settle(call.id, {"state": state, "cost_nano_usd": cost}))
+        self._settled_once(call, cost)
+
+    @rule(call=calls)
+    def settle_twice_at_once(self, call: Call) -> None:
+        final = {"state": State.OK, "cost_nano_usd": call.hold}
+        self.post(Settle(call.id, final), Settle(call.id, final))
+        self._settled_once(call, call.hold)
+
+    @rule(call=calls)
+    def void(self, call: Call) -> None:
+        self.post(Settle(call.id, {"state": State.CANCELLED, "cost_nano_usd": 0}))
+        self._settled_once(call, 0)
+
+    @rule(call=calls, amount=st.integers(0, 30))
+    def reprice(self, call: Call, amount: int) -> None:
+        if call.cost is not None:
+            self.post(Adjust(call.id, AdjustmentKind.REPRICE, amount, "", "", "a test"))
+            for place in call.windows:
+                self.model.spent[place] += amount
+
+    @rule()
+    def begin_a_new_day(self) -> None:
+        self.days += 1
+
+    @rule()
+    def step_the_clock_back(self) -> None:
+        self.days = max(0, self.days - 1)
+
+    @rule()
+    def crash_and_recover(self) -> None:
+        """The process dies: another settles its running rows at what is known, here nothing."""
+        recovery.end(self.epoch)
+        died, self.epoch, self.known = self.epoch, recovery.register(), {}
+        assert set(recovery.orphaned_epochs({self.epoch})) <= {died}
+        while settles := recovery.settlements(died):
+            self.post(*settles)
+        for call in self.admitted:
+            if call.cost is None:
+                self._settled(call, 0)
+                call.recovered = True
+
+    @invariant()
+    def the_books_agree_with_the_model(self) -> None:
+        for window in BudgetWindow.objects.filter(budget__project=self.project):
+            place = (window.budget_id.hex, window.starts_at)
+            assert window.spent_nano == self.model.spent.get(place, 0)
+            assert window.held_nano == self.model.held.get(place, 0)
+
+    @invariant()
+    def the_audit_finds_nothing(self) -> None:
+        assert [problem for problem in audit() if "living" not in problem] == []
+
+    def _place(self, claim: Claim) -> tuple[str, Any]:
+        """The window that pays: of the claim's period, or of a later one where the clock stepped back."""
+        starts = [start for budget, start in self.model.held if budget == claim.budget.id]
+        return (claim.budget.id, max([claim.span.start, *starts]))
+
+    def _settled_once(self, call: Call, cost: int) -> None:
+        if call.cost is None:
+            self._settled(call, cost)
+        elif call.recovered and cost:
+            call.recovered = False
+            for place in call.windows:
+                self.model.spent[place] += cost
+
+    def _settled(self, call: Call, cost: int) -> None:
+        call.cost = cost
+        for place in call.windows:
+            self.model.held[place] -= call.hold
+            self.model.spent[place] = self.model.spent.get(place, 0) + cost
+
+    def _admit(self, mine: list[Claim], hold: int) -> Admit:
+        opening = Opening(new_id(), self.caller, "m", stream=False, claims=mine, hold_nano=hold)
+        return Admit(opening, timezone.now())
+
+    def teardown(self) -> None:
+        """The next example begins with an empty ledger."""
+        for model in (Adjustment, Charge, Completion, Budget, Project, Epoch):
+            model.objects.all().delete()
+
+
+def _later(claim: Claim, shift: timedelta) -> Claim:
+    if claim.span.end is None:
+        return claim
+    return replace(
+        claim, span=replace(claim.span, start=claim.span.start + shift, end=claim.span.end + shift)
+    )
+
+
+def test_the_ledger_is_true_after_every_step() -> None:
+    run_state_machine_as_test(
+        Ledger,
+        settings=settings(
+            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The ledger's promises, proved on hubs that are raced, killed and cut off from their database."""
