@@ -1,6 +1,6 @@
 """API keys: made and rotated here, each time shown once; revoked here, never deleted."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -82,7 +82,7 @@ class ApiKeyAdmin(HubModelAdmin):
     search_help_text = "Name, project, or the 12 characters after sk-llmhub-"
     autocomplete_fields = ("project",)
     readonly_fields = (
-        "ends_in", "public_id", "state", "last_used_at", "created_at", "revoked_at", "old_valid_until",
+        "ends_in", "public_id", "state", "last_used_at", "created_at", "revoked_at", "old_until",
     )  # fmt: skip
     actions = ("revoke_selected",)
     actions_detail = ("rotate", "new_budget", "revoke")
@@ -98,7 +98,7 @@ class ApiKeyAdmin(HubModelAdmin):
             return [asked, may]
         shown: list[Any] = [("ends_in", "public_id"), ("state", "last_used_at"), ("created_at", "revoked_at")]
         if obj.old_valid_until is not None:
-            shown.append("old_valid_until")
+            shown.append("old_until")
         return [asked, may, ("This key", {"fields": shown})]
 
     def get_inlines(self, request: HttpRequest, obj: ApiKey | None) -> list[type]:
@@ -161,6 +161,10 @@ class ApiKeyAdmin(HubModelAdmin):
         names = [str(name) for name in key.allowed_models]
         more = len(names) - NAMES_SHOWN
         return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "") or "All"
+
+    @admin.display(description="The secret before works until")
+    def old_until(self, key: ApiKey) -> datetime | None:
+        return key.old_valid_until
 
     @detail_action("Rotate", icon="autorenew", permission="change")
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:

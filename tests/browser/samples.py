@@ -129,7 +129,7 @@ def _calls(project: Any, key: Any, provider: Any) -> list[Any]:
 
 
 def _told_call(project: Any, key: Any, provider: Any) -> Any:
-    """A call with two attempts, a correction, and its prompt and answer."""
+    """A call with two attempts, a correction, its prompt and answer; and two that wait for a price."""
     import json
 
     from django.utils import timezone
@@ -174,6 +174,11 @@ def _told_call(project: Any, key: Any, provider: Any) -> Any:
         completion=call, request=json.dumps({"messages": asked, "temperature": 0.2}),
         response=json.dumps(answer), expires_at=now + timedelta(days=30),
     )  # fmt: skip
+    for slug, model in (("openai", "gpt-4o-mini"), ("mistral", "mistral-small-latest")):
+        Completion.objects.create(
+            id=new_id(), request_id=model, project=project, surface="v1", requested_model=model, model=model,
+            provider_slug=slug, state=State.OK, created_at=now, prompt_tokens=1200, completion_tokens=80,
+        )  # fmt: skip
     return call.pk
 
 

@@ -9,6 +9,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from rest_framework.test import APIClient
 
+from completions import keys
 from completions.models import ApiKey, Completion, Project
 from providers.models import LLMProvider, ModelPrice
 from tests.factories import PASSWORD, make_key, make_project, make_provider, make_staff

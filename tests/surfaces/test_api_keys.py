@@ -1,6 +1,7 @@
 """What a key may do, seen from outside: models, limits in headers, streams that end when it is revoked."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -142,6 +143,20 @@ class TestRevoking:
         assert Completion.objects.get().state == State.CANCELLED
         refused = requests.get(live_hub.url + "/api/models/", headers=bearer(key), timeout=20)
         assert refused.status_code == 401
+
+    def test_ends_a_call_that_waits_for_its_whole_answer(self, live_hub: LiveHub) -> None:
+        with FakeUpstream() as upstream, ThreadPoolExecutor(1) as thread:
+            upstream.hangs("headers")
+            make_provider(upstream_url=upstream.url)
+            row, key = make_key()
+            url, body = live_hub.url + COMPLETIONS, {"messages": HELLO}
+            waiting = thread.submit(requests.post, url, json=body, headers=bearer(key), timeout=20)
+            asked = upstream.wait_for()
+            keys.revoke(row)
+            answer = waiting.result(5)
+            assert asked.wait_gone()
+        assert_error(answer, 401, "AUTHENTICATION_FAILED")
+        assert Completion.objects.get().state == State.CANCELLED
 
 
 @pytest.mark.parametrize(

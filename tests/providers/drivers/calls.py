@@ -28,7 +28,8 @@ from tests.fakes import (
 
 KEY = "sk-canary-0123456789abcdefghij"
 BODY = {"model": "public", "messages": [{"role": "user", "content": "Hi"}]}
-FAST = Timeouts(connect=0.3, first_token=0.3, idle=0.3, total=5)
+PATIENT = Timeouts(connect=5, first_token=5, idle=5, total=10)
+FAST = Timeouts(connect=0.3, first_token=0.3, idle=0.3, total=5)  # for tests of the deadlines
 
 
 def target(where: FakeUpstream | str, **changes: Any) -> Target:
@@ -36,7 +37,7 @@ def target(where: FakeUpstream | str, **changes: Any) -> Target:
     quirks = Quirks(**changes.pop("quirks", {}))
     config = changes.pop("default_config", {})
     kind = changes.pop("type", ProviderType.OPENAI_COMPATIBLE)
-    endpoint = Endpoint("acme", kind, url, Secret(KEY), timeouts=FAST, quirks=quirks)
+    endpoint = Endpoint("acme", kind, url, Secret(KEY), timeouts=PATIENT, quirks=quirks)
     return Target(replace(endpoint, **changes), UUID(int=1), 1, "upstream-model", "public", config)
 
 
