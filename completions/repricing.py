@@ -66,15 +66,15 @@ class Total:
 @dataclass(frozen=True, slots=True)
 class _Correction:
     id: uuid.UUID
-    amount_nano: int
+    cost_nano: int  # what the call shall have cost in all
     price: Price
     reason: str
 
     def write(self) -> None:
-        ledger.adjust(
+        ledger.correct(
             self.id,
             AdjustmentKind.REPRICE,
-            self.amount_nano,
+            self.cost_nano,
             prices=pricing.dump(self.price),
             price_source=self.price.source,
             reason=self.reason,
@@ -116,7 +116,7 @@ class Repricing:
         total.changed += 1
         total.new_nano += cost
         reason = "priced for the first time" if current is None else "the prices of its day changed"
-        return _Correction(row.pk, cost - (current or 0), price, reason)
+        return _Correction(row.pk, cost, price, reason)
 
     def _priced(self, row: Completion, total: Total) -> tuple[int, Price] | None:
         """The cost by what is known now, and the last price used. None: left alone, and `total` says why."""

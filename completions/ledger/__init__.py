@@ -27,10 +27,10 @@ from completions.ledger.writer import Writer, close, forget, start, submit
 from completions.models import State
 from completions.tasks import unbroken
 
-__all__ = ["Entry", "Opening", "Row", "adjust", "close", "entry", "forget", "new_id", "start"]
+__all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "new_id", "start"]
 
 ADMIT_SECONDS = 0.9  # a caller is told within a second that the ledger cannot be written
-ADJUST_SECONDS = 30.0
+CORRECT_SECONDS = 30.0
 
 
 def new_id() -> uuid.UUID:
@@ -119,19 +119,20 @@ def _void(admit: Admit, done: "Future[None]") -> None:
         submit(Settle(admit.opening.id, final))
 
 
-def adjust(
+def correct(
     completion_id: uuid.UUID,
     kind: str,
-    amount_nano: int,
+    cost_nano: int,
     *,
     prices: str = "",
     price_source: str = "",
     reason: str = "",
 ) -> None:
-    """Correct the cost of a settled call by a row beside it, and the spend of every window it was charged to.
+    """Let a settled call have cost `cost_nano` in all, by a row beside it and on every window it was charged
+    to.
 
-    Raises UnavailableError when the database cannot be written.
+    Doing so again changes nothing. Raises UnavailableError when the database cannot be written.
     """
-    correction = Adjust(completion_id, kind, amount_nano, prices, price_source, reason)
+    correction = Adjust(completion_id, kind, cost_nano, prices, price_source, reason)
     submit(correction)
-    correction.done.result(ADJUST_SECONDS)
+    correction.done.result(CORRECT_SECONDS)

@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.models import Count, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from completions.budgets import Claim
@@ -109,29 +111,37 @@ class Books:
             self._contents.append(sql.content_values(op.id, op.content))
 
     def _settle_late(self, op: Settle, charges: dict[int, int]) -> None:
-        """Another process took this one for dead and settled the row at what it knew: book the difference."""
+        """Another process took this one for dead and settled the row at what it knew.
+
+        Book the true cost once.
+        """
         row = Completion.objects.filter(pk=op.id, state=State.RECOVERED).first()
         cost = op.final.get("cost_nano_usd")
         if row is None or cost is None or row.adjustments.filter(kind=AdjustmentKind.LATE).exists():
             return
-        difference = cost - (row.cost_nano_usd or 0)
-        if difference:
-            reason = f"settled as {op.final['state']} after it was recovered"
-            prices, source = op.final.get("prices", ""), op.final.get("price_source", "")
-            self._adjust(Adjust(op.id, AdjustmentKind.LATE, difference, prices, source, reason), charges)
+        if cost == 0 and row.cost_nano_usd is None:
+            return
+        reason = f"settled as {op.final['state']} after it was recovered"
+        prices, source = op.final.get("prices", ""), op.final.get("price_source", "")
+        self._adjust(Adjust(op.id, AdjustmentKind.LATE, cost, prices, source, reason), charges)
 
     def _adjust(self, op: Adjust, charges: dict[int, int]) -> None:
+        row = Completion.objects.select_for_update().get(pk=op.id)
+        corrections = row.adjustments.aggregate(rows=Count("pk"), nano=Coalesce(Sum("amount_nano"), 0))
+        difference = op.cost_nano - (row.cost_nano_usd or 0) - corrections["nano"]
+        if not difference and (row.cost_nano_usd is not None or corrections["rows"]):
+            return
         Adjustment.objects.create(
             completion_id=op.id,
             kind=op.kind,
-            amount_nano=op.amount_nano,
+            amount_nano=difference,
             prices=op.prices,
             price_source=op.price_source,
             reason=op.reason[:300],
             created_at=timezone.now(),
         )
         for window in charges:
-            self.standings[window].spent += op.amount_nano
+            self.standings[window].spent += difference
 
     # --- the database
 

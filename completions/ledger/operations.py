@@ -55,11 +55,15 @@ class Settle:
 
 @dataclass(slots=True, eq=False)
 class Adjust:
-    """Correct a settled cost by a row beside it, on every window the call was charged to."""
+    """Correct a settled cost by a row beside it, on every window the call was charged to.
+
+    `cost_nano` is what the call shall have cost in all: the difference from what is booked is found when it
+    is written, so the same correction twice, or two at once, make one.
+    """
 
     id: uuid.UUID
     kind: str
-    amount_nano: int
+    cost_nano: int
     prices: str
     price_source: str
     reason: str

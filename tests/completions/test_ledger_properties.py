@@ -137,12 +137,15 @@ class Ledger(RuleBasedStateMachine):
         self.post(Settle(call.id, {"state": State.CANCELLED, "cost_nano_usd": 0}))
         self._settled_once(call, 0)
 
-    @rule(call=calls, amount=st.integers(0, 30))
-    def reprice(self, call: Call, amount: int) -> None:
+    @rule(call=calls, more=st.integers(0, 30))
+    def reprice(self, call: Call, more: int) -> None:
+        """The second of two equal corrections changes nothing."""
         if call.cost is not None:
-            self.post(Adjust(call.id, AdjustmentKind.REPRICE, amount, "", "", "a test"))
+            call.cost += more
+            correction = Adjust(call.id, AdjustmentKind.REPRICE, call.cost, "", "", "a test")
+            self.post(correction, correction)
             for place in call.windows:
-                self.model.spent[place] += amount
+                self.model.spent[place] += more
 
     @rule()
     def begin_a_new_day(self) -> None:
@@ -187,7 +190,8 @@ class Ledger(RuleBasedStateMachine):
         elif call.recovered and cost:
             call.recovered = False
             for place in call.windows:
-                self.model.spent[place] += cost
+                self.model.spent[place] += cost - call.cost
+            call.cost = cost
 
     def _settled(self, call: Call, cost: int) -> None:
         call.cost = cost

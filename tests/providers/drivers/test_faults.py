@@ -227,7 +227,7 @@ async def test_comments_and_pings_do_not_reset_the_idle_deadline(upstream: FakeU
 
 async def test_events_keep_a_slow_stream_alive(upstream: FakeUpstream) -> None:
     upstream.streams(["a", "b", "c", "d", "e"], delay=0.3)
-    chunks, error = await stream(upstream, timeouts=replace(FAST, idle=1))
+    chunks, error = await stream(upstream, timeouts=replace(FAST, first_token=5, idle=1))
     assert error is None
     assert text(chunks) == "abcde"
 
