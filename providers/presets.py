@@ -273,7 +273,7 @@ _ROWS = (
         quirks=OPENAI_WIRE,
         price_source=None,
         source="providers/drivers/demo.py",
-        example_models=("demo",),
+        example_models=("demo-chat",),
         note="Answers by itself, word by word, without calling anybody.",
     ),
 )

@@ -82,7 +82,7 @@ def _nothing_remembered() -> None:
     """What a process keeps between requests, a test must not inherit: its rows were another test's."""
     from django.core.cache import cache as django_cache
 
-    from completions import accounts, keys, ledger, limits
+    from completions import accounts, jobs, keys, ledger, limits
     from providers import registry
 
     registry._State.current = None
@@ -90,6 +90,7 @@ def _nothing_remembered() -> None:
     accounts.forget()
     limits.forget()
     ledger.forget()
+    jobs.stopping.clear()
     keys.forget_pepper()
     keys.forget_uses()
     django_cache.clear()

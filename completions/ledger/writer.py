@@ -63,7 +63,7 @@ class Writer:
         try:
             while (batch := self._next_batch()) is not None:
                 if batch := _still_wanted(batch):
-                    self._commit(batch)
+                    self._commit_or_fail(batch)
                 self._look_around()
             self._finish()
         finally:
@@ -86,6 +86,16 @@ class Writer:
                     break
                 batch.append(operation)
         return batch
+
+    def _commit_or_fail(self, batch: list[Operation]) -> None:
+        """Whatever goes wrong, nobody waits for ever and the thread lives on."""
+        try:
+            self._commit(batch)
+        except Exception as error:
+            logger.exception("the ledger's writer failed")
+            for operation in batch:
+                if not operation.done.done():
+                    _fail(operation, error)
 
     def _commit(self, batch: list[Operation]) -> None:
         """One transaction for the batch.
@@ -263,6 +273,7 @@ def submit(operation: Operation) -> Writer:
     with _Process.lock:
         if _Process.writer is None:
             _Process.writer = Writer()
+        operation.done.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
         _Process.writer.operations.put(operation)
         return _Process.writer
 

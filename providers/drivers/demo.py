@@ -17,7 +17,7 @@ from providers.drivers.samples import sample
 from providers.errors import UpstreamTimeout
 from providers.types import JSON, Answer, Endpoint, ModelInfo, StreamChunk, Target, Usage, Validation
 
-MODEL = "demo"
+MODEL = "demo-chat"
 WORD_DELAY_SECONDS = 0.02
 QUOTED = 160  # characters of the prompt that are repeated
 MESSAGE_OVERHEAD = 3  # tokens around each message, and before the answer, as OpenAI counts them

@@ -149,5 +149,5 @@ async def test_the_deadline_holds() -> None:
 
 async def test_it_has_one_model_and_is_always_valid() -> None:
     driver = driver_for(ProviderType.DEMO)
-    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == ["demo"]
+    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == ["demo-chat"]
     assert (await driver.validate(TARGET.endpoint)).ok
