@@ -123,7 +123,8 @@ def _no_connection_outlives_the_suite(
     from providers import drivers
 
     bridge.run_sync(drivers.aclose)
-    ledger.close()
+    with django_db_blocker.unblock():
+        ledger.close()
     if ON_POSTGRES:
         from django.db.backends.postgresql.base import DatabaseWrapper
 
