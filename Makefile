@@ -43,6 +43,10 @@ check: $(VENV)/.dev.stamp ## Lint, types, import contracts, migrations, API sche
 bench: $(VENV)/.dev.stamp ## Measure the CPU a call costs, against a bare relay (about a minute)
 	$(BIN)/python -m tests.benchmarks.run
 
+.PHONY: prove
+prove: $(VENV)/.dev.stamp ## The ledger's proofs, longer: twenty kills, races, the database away
+	LLMHUB_PROVE_KILLS=$${LLMHUB_PROVE_KILLS:-20} $(BIN)/python -m pytest tests/proofs $(ARGS)
+
 .PHONY: screenshots
 screenshots: $(VENV)/.dev.stamp ## Photograph every page into test-results/, light, dark and phone
 	$(BIN)/python -m tests.browser.screenshots

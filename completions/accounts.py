@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import F
 from django.db.models.signals import m2m_changed, post_delete, post_save
-from django.db.utils import DatabaseError
 
 from completions.limits import Limits
 from completions.models import ApiKey, Budget, Project
 from completions.periods import Period
+from providers import database
 from providers.models import RegistryVersion
 from providers.types import NANO
 
@@ -87,6 +87,7 @@ class _Known:
 
 class _State:
     lock = threading.Lock()
+    loading = threading.Lock()
     known = _Known()
     version: int | None = None
     checked_at = float("-inf")
@@ -143,7 +144,10 @@ def is_fresh() -> bool:
 
 def _lookup(table: dict[Any, T], name: Any, load: Callable[[], T]) -> T:
     if name not in table:
-        table[name] = load()
+        with _State.loading:  # many calls at once ask for the same at first: one reads it
+            if name not in table:
+                with database.glance():
+                    table[name] = load()
     return table[name]
 
 
@@ -156,12 +160,13 @@ def _current() -> _Known:
             return _State.known
         checked_at = time.monotonic()
         try:
-            rows = RegistryVersion.objects.filter(pk=VERSION_ROW).values_list("version", flat=True)
-            version = rows.first() or 0
-        except DatabaseError:
+            with database.glance():
+                rows = RegistryVersion.objects.filter(pk=VERSION_ROW).values_list("version", flat=True)
+                version = rows.first() or 0
+        except (DatabaseError, InterfaceError):
             if _State.version is None:
                 raise
-            version = _State.version
+            version, checked_at = _State.version, time.monotonic()
         if version != _State.version:
             _State.known = _Known()
         _State.version, _State.checked_at = version, checked_at

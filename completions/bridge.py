@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from asgiref.sync import SyncToAsync, async_to_sync
+from django.db import close_old_connections
 
 from providers import drivers
 
@@ -38,6 +39,7 @@ def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         raise RuntimeError(f"{function.__name__} was called from a coroutine; await its async twin instead.")
     serving = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
     if serving is not None and serving.is_running():
+        close_old_connections()  # this thread only waits from here on: others may need its connection
         return async_to_sync(function)(*args)
     return asyncio.run_coroutine_threadsafe(function(*args), _background_loop()).result()
 

@@ -27,6 +27,7 @@ from completions.accounts import KeyFacts, ProjectFacts
 from completions.errors import AuthenticationError, InvalidRequestError, UnavailableError
 from completions.models import ApiKey, HubSecret, Project
 from completions.types import Caller
+from providers import database
 from providers.errors import DecryptionError
 from providers.types import Target
 
@@ -324,7 +325,8 @@ def _pepper() -> bytes:
     global _pepper_kept
     if value := _fresh_pepper():
         return value
-    row, _ = HubSecret.objects.get_or_create(name=PEPPER, defaults={"value": secrets.token_urlsafe(32)})
+    with database.glance():
+        row, _ = HubSecret.objects.get_or_create(name=PEPPER, defaults={"value": secrets.token_urlsafe(32)})
     try:
         value = str(row.value).encode()
     except DecryptionError as error:

@@ -18,6 +18,9 @@ from django.core.management.utils import get_random_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 SECRET = frozenset({"DATABASE_URL", "REDIS_URL", "LLMHUB_SECRET_KEY", "LLMHUB_ENCRYPTION_KEYS"})
+# Callers are told within a second that the database is away, and it is used again as soon as it is back. A
+# connection that cannot be made is not tried again after ever longer pauses, but when it is next wanted.
+POOL = {"min_size": 1, "max_size": 10, "timeout": 0.7, "reconnect_timeout": 0}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -283,8 +286,9 @@ def database(url: str, data_dir: Path) -> dict[str, Any]:
         }
     config = dict(environ.Env.db_url_config(url))
     options = {key: value for key, value in config.get("OPTIONS", {}).items() if key != "pool"}
-    config["OPTIONS"] = options | {"pool": {"min_size": 1, "max_size": 10, "timeout": 5}}
+    config["OPTIONS"] = options | {"pool": POOL}
     config["CONN_MAX_AGE"] = 0
+    config["CONN_HEALTH_CHECKS"] = True  # a database that was away leaves dead connections in the pool
     return config
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 
-from providers import presets, pricing
+from providers import database, presets, pricing
 from providers.errors import DecryptionError, ProviderMisconfigured
 from providers.models import LanguageModel, LLMProvider, ModelPrice, RegistryVersion
 from providers.types import Endpoint, Price, ProviderType, Rate, Secret, Target, Timeouts
@@ -98,15 +98,22 @@ def snapshot() -> Snapshot:
         checked_at = time.monotonic()
         current = _State.current
         try:
-            version = RegistryVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
-        except DatabaseError:
+            with database.glance():
+                current = _compared(current)
+        except (DatabaseError, InterfaceError):
             if current is None:
                 raise
-            version = current.version  # the database is away: what is known stays in use
-        if current is None or current.version != version or current.day != _today():
-            current = build(version)
+            checked_at = time.monotonic()  # the database is away: what is known stays in use
         _State.current, _State.checked_at = current, checked_at
         return current
+
+
+def _compared(current: Snapshot | None) -> Snapshot:
+    """`current` if nothing has changed, else a new one."""
+    version = RegistryVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
+    if current is None or current.version != version or current.day != _today():
+        return build(version)
+    return current
 
 
 async def asnapshot() -> Snapshot:

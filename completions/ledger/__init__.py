@@ -29,7 +29,7 @@ from completions.tasks import unbroken
 
 __all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "new_id", "start"]
 
-ADMIT_SECONDS = 0.9  # a caller is told within a second that the ledger cannot be written
+ADMIT_SECONDS = 0.8  # a caller is told within a second that the ledger cannot be written
 CORRECT_SECONDS = 30.0
 
 

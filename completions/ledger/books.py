@@ -63,6 +63,7 @@ class Books:
         self.standings: dict[int, Standing] = {}
         self.new_windows: Windows = {}  # to be known once committed
         self.refused: dict[uuid.UUID, BudgetExceededError] = {}
+        self._exceeded: dict[int, BudgetWindow] = {}
         self._admitted: list[Admit] = []
         self._settled: list[tuple[int, uuid.UUID]] = []  # cost, completion
         self._attempts: list[list[Any]] = []
@@ -90,11 +91,17 @@ class Books:
         for window in op.windows:
             standing = self.standings[window]
             if standing.hard and standing.spent + standing.held + hold > standing.amount:
-                self.refused[op.opening.id] = _refusal(standing, hold)
+                self.refused[op.opening.id] = self._refusal(standing, hold)
                 return
         for window in op.windows:
             self.standings[window].held += hold
         self._admitted.append(op)
+
+    def _refusal(self, standing: Standing, hold: int) -> BudgetExceededError:
+        if standing.id not in self._exceeded:  # read once: a batch may be refused hundreds of times
+            windows = BudgetWindow.objects.select_related("budget__project", "budget__api_key")
+            self._exceeded[standing.id] = windows.get(pk=standing.id)
+        return _refusal(self._exceeded[standing.id], standing, hold)
 
     def _settle(self, op: Settle, charges: dict[int, int]) -> None:
         cost = op.final.get("cost_nano_usd")
@@ -267,8 +274,7 @@ def _alerts(standing: Standing) -> Iterable[BudgetAlert]:
             )
 
 
-def _refusal(standing: Standing, hold: int) -> BudgetExceededError:
-    window = BudgetWindow.objects.select_related("budget__project", "budget__api_key").get(pk=standing.id)
+def _refusal(window: BudgetWindow, standing: Standing, hold: int) -> BudgetExceededError:
     reset = window.ends_at.isoformat() if window.ends_at else None
     limit, spent, held, needed = (usd(n) for n in (standing.amount, standing.spent, standing.held, hold))
     again = f"It begins anew at {reset}." if reset else "It does not begin anew; staff can raise it."

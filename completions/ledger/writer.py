@@ -20,6 +20,7 @@ from completions.ledger.books import Books, Windows
 from completions.ledger.operations import Admit, Operation, Settle
 from completions.ledger.progress import Progress
 from completions.ledger.spool import Spool
+from providers import database
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ BATCH = 256  # operations in one commit at most
 TICK_SECONDS = 1.0  # how often an idle writer looks around
 RECOVER_SECONDS = 5.0
 CLOSE_SECONDS = 30.0  # how long closing waits for settlements still queued
+REFERENCES = ("provider_id", "language_model_id")  # rows that staff may delete while a call runs
 BUSY_MILLISECONDS = 2000  # that SQLite waits for another writer before the database counts as away
 
 Operations = queue.SimpleQueue[Operation | None]
@@ -90,7 +92,10 @@ class Writer:
     def _commit_or_fail(self, batch: list[Operation]) -> None:
         """Whatever goes wrong, nobody waits for ever and the thread lives on."""
         try:
-            self._commit(batch)
+            if self.away:  # `_beat` asks whether it is back; calls do not wait for the answer
+                self._turn_away(batch, None)
+            else:
+                self._commit(batch)
         except Exception as error:
             logger.exception("the ledger's writer failed")
             for operation in batch:
@@ -114,12 +119,9 @@ class Writer:
                 self._commit([operation])
 
     def _alone(self, operation: Operation, error: Exception | None) -> None:
-        """What the database refuses by itself.
-
-        Money goes before its details: settle without them if need be.
-        """
-        if isinstance(operation, Settle) and (operation.attempts or operation.content):
-            self._commit([Settle(operation.id, operation.final, done=operation.done)])
+        """What the database refuses by itself."""
+        if isinstance(operation, Settle) and (plainer := _plainer(operation)) is not None:
+            self._commit([plainer])
         else:
             _fail(operation, error)
 
@@ -133,8 +135,12 @@ class Writer:
             self._note(error)
             return None, error
         self._windows |= books.new_windows
-        self.away = False
+        self._here()
         return books, None
+
+    def _here(self) -> None:
+        self.away = False
+        database.note(away=False)
 
     def _note(self, error: Exception) -> None:
         if not isinstance(error, DatabaseError | InterfaceError):
@@ -142,15 +148,18 @@ class Writer:
         elif not self.away:
             logger.error("the ledger could not write: %s", error)
         self.away = isinstance(error, OperationalError | InterfaceError)
+        if self.away:
+            database.note(away=True)
+            self._due[self._beat] = time.monotonic() + TICK_SECONDS
         with contextlib.suppress(DatabaseError, InterfaceError):
             connection.close()
 
-    def _turn_away(self, batch: Sequence[Operation], error: Exception) -> None:
+    def _turn_away(self, batch: Sequence[Operation], error: Exception | None) -> None:
         """The database is away: refuse what is new, keep what must not be lost."""
         settles = [operation for operation in batch if isinstance(operation, Settle)]
-        if settles and self._epoch is not None:
+        if settles:
             try:
-                Spool(recovery.spool_path(self._epoch)).add(settles)
+                Spool(recovery.spool_path(max(self._mine))).add(settles)
             except OSError as full:
                 logger.error("the ledger could neither write nor spool: %s", full)
                 settles = []
@@ -169,6 +178,8 @@ class Writer:
             if now >= due:
                 self._due[step] = now + PERIODS[step.__name__]
                 self._try(step)
+                if self.away:  # the other steps would wait as long, and calls for them
+                    return
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -194,7 +205,10 @@ class Writer:
         self._mine.add(epoch)
 
     def _beat(self) -> None:
-        if self._epoch is not None and not recovery.beat(self._epoch):
+        self._prepare()
+        alive = recovery.beat(self._epoch or 0)
+        self._here()
+        if not alive:
             logger.warning("this process was taken for dead (did its machine sleep?); it begins a new epoch")
             self._replay()
             self._epoch = None
@@ -202,8 +216,8 @@ class Writer:
 
     def _replay(self) -> None:
         """Settle what was spooled while the database was away."""
-        if self._epoch is not None:
-            self._replay_one(Spool(recovery.spool_path(self._epoch)))
+        for epoch in sorted(self._mine):
+            self._replay_one(Spool(recovery.spool_path(epoch)))
 
     def _replay_one(self, spool: Spool) -> None:
         waiting = spool.read()
@@ -213,17 +227,30 @@ class Writer:
             spool.clear()
 
     def _settle_now(self, settles: Sequence[Settle]) -> None:
-        with transaction.atomic():
-            Books(self._epoch, self._windows).post(settles)
+        """Like `_commit`, of what nobody waits for. Raises when the database is away: it is tried again."""
+        books, error = self._attempt(settles)
+        if books is not None:
+            return
+        if isinstance(error, OperationalError | InterfaceError):
+            raise error
+        if len(settles) > 1:
+            for settle in settles:
+                self._settle_now([settle])
+        elif (plainer := _plainer(settles[0])) is not None:
+            self._settle_now([plainer])
+        else:
+            logger.error("call %s could not be settled: %s", settles[0].id, error)
 
     def _recover(self) -> None:
         self._prepare()
         for spool in recovery.spools_left(self._mine):
             self._replay_one(spool)
         for epoch_id in recovery.orphaned_epochs(self._mine):
-            while settles := recovery.settlements(epoch_id):
+            last = None
+            while (settles := recovery.settlements(epoch_id)) and settles[0].id != last:
                 logger.warning("recovering %s calls of epoch %s, which died", len(settles), epoch_id)
                 self._settle_now(settles)
+                last = settles[0].id
         recovery.close_dead(self._mine)
 
     def _finish(self) -> None:
@@ -235,6 +262,20 @@ class Writer:
 
 
 PERIODS = {"_beat": recovery.BEAT_SECONDS, "_replay": TICK_SECONDS, "_recover": RECOVER_SECONDS}
+
+
+def _plainer(settle: Settle) -> Settle | None:
+    """The same money with less around it, None where nothing can be left out.
+
+    A provider that was deleted meanwhile, an attempt or a text that cannot be stored: none of them keeps the
+    row from its end and the budget from its money.
+    """
+    bare = {name: value for name, value in settle.final.items() if name not in REFERENCES}
+    if len(bare) < len(settle.final):
+        return Settle(settle.id, bare, settle.attempts, settle.content, settle.done)
+    if settle.attempts or settle.content:
+        return Settle(settle.id, bare, done=settle.done)
+    return None
 
 
 def _still_wanted(batch: list[Operation]) -> list[Operation]:
@@ -258,9 +299,13 @@ def _report(batch: Sequence[Operation], books: Books) -> None:
 
 
 def _fail(operation: Operation, error: Exception | None) -> None:
-    refusal = UnavailableError("The hub's ledger cannot be written now. Try again shortly.", retry_after=5)
+    refusal = _unavailable()
     refusal.__cause__ = error
     operation.done.set_exception(refusal)
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError("The hub's ledger cannot be written now. Try again shortly.", retry_after=5)
 
 
 class _Process:
@@ -269,10 +314,15 @@ class _Process:
 
 
 def submit(operation: Operation) -> Writer:
-    """Queue an operation with the writer of this process, which starts when it is first needed."""
+    """Queue an operation with the writer of this process, which starts when it is first needed.
+
+    Raises UnavailableError for an admit while the database is away.
+    """
     with _Process.lock:
         if _Process.writer is None:
             _Process.writer = Writer()
+        if isinstance(operation, Admit) and _Process.writer.away:
+            raise _unavailable()
         operation.done.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
         _Process.writer.operations.put(operation)
         return _Process.writer

@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from django.db import connection
 
 from completions.ledger.audit import audit
 from completions.models import Budget, BudgetWindow, Completion, Project, State
+from providers import drivers
 from providers.models import ModelPrice
 from tests.conftest import LiveHub
 from tests.factories import make_key, make_project, make_provider
@@ -59,6 +60,13 @@ def watched(project: Project) -> Iterator[None]:
     unwatch(execute, connection.vendor)
 
 
+async def _closing(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    finally:
+        await drivers.aclose()
+
+
 def assert_fair(statuses: list[int], upstream: Journal) -> None:
     """Each call was answered or refused; between 5 (all hold at once) and 10 (one by one) were answered."""
     assert len(statuses) == CALLS
@@ -93,7 +101,7 @@ def assert_told(numbers: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("watched")
 def test_calls_from_python_never_overrun_their_budget(upstream: Journal) -> None:
-    found = asyncio.run(outcomes(CALLS))
+    found = asyncio.run(_closing(outcomes(CALLS)))
     statuses = [one["status"] for one in found]
     assert_fair(statuses, upstream)
     for refused in (one for one in found if one["status"] == 402):

@@ -13,8 +13,10 @@ POSTGRES = (
     CREATE FUNCTION proof_watch() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN INSERT INTO proof_seen VALUES (NEW.spent_nano, NEW.held_nano); RETURN NEW; END $$
     """,
-    "CREATE TRIGGER proof_watch AFTER UPDATE ON completions_budgetwindow "
-    "FOR EACH ROW EXECUTE FUNCTION proof_watch()",
+    """
+    CREATE TRIGGER proof_watch AFTER UPDATE ON completions_budgetwindow
+    FOR EACH ROW EXECUTE FUNCTION proof_watch()
+    """,
 )
 MOST = "SELECT max(spent + held), max(held) FROM proof_seen"
 
