@@ -45,7 +45,8 @@ bench: $(VENV)/.dev.stamp ## Measure the CPU a call costs, against a bare relay 
 
 .PHONY: prove
 prove: $(VENV)/.dev.stamp ## The ledger's proofs, longer: twenty kills, races, the database away
-	LLMHUB_PROVE_KILLS=$${LLMHUB_PROVE_KILLS:-20} $(BIN)/python -m pytest tests/proofs $(ARGS)
+	LLMHUB_PROVE_KILLS=$${LLMHUB_PROVE_KILLS:-20} LLMHUB_PROVE_SEED=$${LLMHUB_PROVE_SEED:-$$(date +%s)} \
+		$(BIN)/python -m pytest tests/proofs $(ARGS)
 
 .PHONY: screenshots
 screenshots: $(VENV)/.dev.stamp ## Photograph every page into test-results/, light, dark and phone

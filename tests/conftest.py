@@ -119,11 +119,12 @@ def _no_connection_outlives_the_suite(
     yield
     from django.db import connections
 
-    from completions import bridge, ledger
+    from completions import bridge, keys, ledger
     from providers import drivers
 
     bridge.run_sync(drivers.aclose)
     with django_db_blocker.unblock():
+        keys.forget_uses()
         ledger.close()
     if ON_POSTGRES:
         from django.db.backends.postgresql.base import DatabaseWrapper

@@ -1,9 +1,10 @@
 """Settlements that the database could not take: kept in a file, forced to disk, replayed when it is back.
 
-One line of JSON each. Replaying twice changes nothing: a row leaves `running` once. A line that a crash cut
-in two was never acknowledged, and is passed over.
+One line of JSON each. Replaying twice changes nothing: a row leaves `running` once. A line that was cut in
+two was never acknowledged, and is passed over; what is added later begins on a line of its own.
 """
 
+import errno
 import json
 import os
 import uuid
@@ -28,7 +29,9 @@ class Spool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, b"".join(_line(settle) for settle in settles))
+            lines = b"\n" + b"".join(_line(settle) for settle in settles)
+            if os.write(descriptor, lines) < len(lines):
+                raise OSError(errno.ENOSPC, "the disk is full", str(self.path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -28,7 +28,6 @@ BATCH = 256  # operations in one commit at most
 TICK_SECONDS = 1.0  # how often an idle writer looks around
 RECOVER_SECONDS = 5.0
 CLOSE_SECONDS = 30.0  # how long closing waits for settlements still queued
-REFERENCES = ("provider_id", "language_model_id")  # rows that staff may delete while a call runs
 BUSY_MILLISECONDS = 2000  # that SQLite waits for another writer before the database counts as away
 
 Operations = queue.SimpleQueue[Operation | None]
@@ -265,16 +264,12 @@ PERIODS = {"_beat": recovery.BEAT_SECONDS, "_replay": TICK_SECONDS, "_recover": 
 
 
 def _plainer(settle: Settle) -> Settle | None:
-    """The same money with less around it, None where nothing can be left out.
+    """The same money without its details, None where there are none.
 
-    A provider that was deleted meanwhile, an attempt or a text that cannot be stored: none of them keeps the
-    row from its end and the budget from its money.
+    An attempt or a text that cannot be stored does not keep the row from its end.
     """
-    bare = {name: value for name, value in settle.final.items() if name not in REFERENCES}
-    if len(bare) < len(settle.final):
-        return Settle(settle.id, bare, settle.attempts, settle.content, settle.done)
     if settle.attempts or settle.content:
-        return Settle(settle.id, bare, done=settle.done)
+        return Settle(settle.id, settle.final, done=settle.done)
     return None
 
 

@@ -107,6 +107,8 @@ class Ledger(RuleBasedStateMachine):
         hard = [place for claim, place in zip(mine, places, strict=True) if claim.budget.hard]
         batch = [self._admit(mine, hold) for hold in holds]
         refused = self.post(*batch).refused
+        for place in places:  # its window is there now, though every call may have been refused
+            self.model.held.setdefault(place, 0)
         admitted = []
         for op, hold in zip(batch, holds, strict=True):
             used = (self.model.spent.get(place, 0) + self.model.held.get(place, 0) for place in hard)
