@@ -97,7 +97,7 @@ def test_sqlite_locked_by_another_for_ten_seconds(live_hub: LiveHub) -> None:
     with Journal(pieces=30) as upstream:
         provider = make_provider(upstream_url=upstream.url, models=("model",))
         model = provider.models.get()
-        ModelPrice.objects.create(model=model, valid_from="2020-01-01", prompt="0", completion="10")
+        ModelPrice.objects.create(model=model, valid_from="2020-01-01", prompt=0, completion=10)
         project = make_project()
         Budget.objects.create(project=project, amount=1, period="total", hard=True)
         outage = Outage(live_hub.url, make_key(project)[1])

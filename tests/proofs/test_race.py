@@ -42,7 +42,7 @@ def upstream() -> Iterator[Journal]:
 def project(transactional_db: None, upstream: Journal) -> Project:
     provider = make_provider(upstream_url=upstream.url, slug="scripted", models=("model",))
     ModelPrice.objects.create(
-        model=provider.models.get(), valid_from="2020-01-01", prompt="0", completion="10"
+        model=provider.models.get(), valid_from="2020-01-01", prompt=0, completion=10
     )
     project = make_project("proofs")
     Budget.objects.create(project=project, amount=Decimal(AMOUNT), period="total", hard=True)
@@ -161,7 +161,8 @@ def test_four_processes_never_overrun_a_budget_they_share(
             )
             for _ in range(PROCESSES)
         ]
-        stack.callback(lambda: [racer.kill() for racer in racers])
+        for racer in racers:
+            stack.callback(racer.kill)
         assert [racer.stdout.readline() for racer in racers if racer.stdout] == ["ready\n"] * PROCESSES
         for racer in racers:
             assert racer.stdin
