@@ -41,9 +41,7 @@ def upstream() -> Iterator[Journal]:
 @pytest.fixture
 def project(transactional_db: None, upstream: Journal) -> Project:
     provider = make_provider(upstream_url=upstream.url, slug="scripted", models=("model",))
-    ModelPrice.objects.create(
-        model=provider.models.get(), valid_from="2020-01-01", prompt=0, completion=10
-    )
+    ModelPrice.objects.create(model=provider.models.get(), valid_from="2020-01-01", prompt=0, completion=10)
     project = make_project("proofs")
     Budget.objects.create(project=project, amount=Decimal(AMOUNT), period="total", hard=True)
     return project
