@@ -89,8 +89,8 @@ class _Export:
     def value(self, field: Field, entry: Entry, row: Any) -> Iterator[Any]:
         """What the file says of a value: nothing where it is the default."""
         if field.secret:
-            if entry.kind.rows.keeps_secret(row):
-                yield _Placeholder(self.variable(entry.kind.rows.placeholder(row)))
+            if words := entry.kind.rows.placeholder(row):
+                yield _Placeholder(self.variable(words))
             return
         value = entry.values[field.name]
         if field.name in entry.kind.rows.relations:

@@ -39,11 +39,11 @@ class Rows:
         return getattr(row, field.name)
 
     def keeps_secret(self, row: Any) -> bool:
-        return False
+        return bool(self.placeholder(row))
 
     def placeholder(self, row: Any) -> tuple[str, ...]:
-        """Words of the environment variable that stands for this row's secret in an export."""
-        raise NotImplementedError(f"{self.model.__name__} has no secret")
+        """Words of the variable that stands for this row's secret in an export; none where it keeps none."""
+        return ()
 
     def exported(self) -> "models.QuerySet[Any]":
         return self.model._default_manager.all()
@@ -70,11 +70,8 @@ class Rows:
 
 
 class ProviderRows(Rows):
-    def keeps_secret(self, row: LLMProvider) -> bool:
-        return row.key_state is not KeyState.NONE
-
     def placeholder(self, row: LLMProvider) -> tuple[str, ...]:
-        return (row.slug, "API_KEY")
+        return () if row.key_state is KeyState.NONE else (row.slug, "API_KEY")
 
     def same(self, row: LLMProvider, field: Field, value: Any) -> bool:
         try:
@@ -148,11 +145,8 @@ class KeyRows(Rows):
     def current(self, row: ApiKey, field: Field) -> Any:
         return None if field.secret else super().current(row, field)
 
-    def keeps_secret(self, row: ApiKey) -> bool:
-        return bool(row.secret_hmac)
-
     def placeholder(self, row: ApiKey) -> tuple[str, ...]:
-        return (row.project.slug, row.name, "KEY")
+        return (row.project.slug, row.name, "KEY") if row.secret_hmac else ()
 
     def same(self, row: ApiKey, field: Field, value: Any) -> bool:
         if not field.secret:
@@ -201,10 +195,9 @@ class BudgetRows(Rows):
         key = of_parent.get("api_key")
         return Budget(project=key.project, api_key=key) if isinstance(key, ApiKey) else Budget(**of_parent)
 
-    def keeps_secret(self, row: Budget) -> bool:
-        return bool(row.webhook_url and row.__dict__.get("webhook_secret"))
-
     def placeholder(self, row: Budget) -> tuple[str, ...]:
+        if not row.webhook_url or not row.__dict__.get("webhook_secret"):
+            return ()
         owner = (row.project.slug,) if row.api_key is None else (row.project.slug, row.api_key.name)
         each = ("each_user",) if row.per_end_user else ()
         return (*owner, row.period, *each, "WEBHOOK_SECRET")
