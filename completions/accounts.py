@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, transaction
-from django.db.models import F
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from completions.limits import Limits
@@ -161,8 +160,7 @@ def _current() -> _Known:
         checked_at = time.monotonic()
         try:
             with database.glance():
-                rows = RegistryVersion.objects.filter(pk=VERSION_ROW).values_list("version", flat=True)
-                version = rows.first() or 0
+                version = RegistryVersion.objects.current(VERSION_ROW)
         except (DatabaseError, InterfaceError):
             if _State.version is None:
                 raise
@@ -181,8 +179,7 @@ def forget() -> None:
 
 def bump() -> None:
     """Tell every process that a project, key or budget changed. Saves and deletes do so by themselves."""
-    if not RegistryVersion.objects.filter(pk=VERSION_ROW).update(version=F("version") + 1):
-        RegistryVersion.objects.get_or_create(pk=VERSION_ROW, defaults={"version": 1})
+    RegistryVersion.objects.count_up(VERSION_ROW)
     forget()
     transaction.on_commit(forget)
 

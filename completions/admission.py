@@ -47,7 +47,8 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     try:
         project = await accounts.aproject(call.caller.project_id)
         key = await accounts.akey(call.caller.api_key_id) if call.caller.api_key_id is not None else None
-        targets = await _candidates(call)
+        size = tokens.upper_bound(call.body["messages"], call.body.get("tools"))
+        targets = await _candidates(call, size)
     except (DatabaseError, InterfaceError) as error:
         raise UnavailableError(
             "The hub's database cannot be read now. Try again shortly.", retry_after=5
@@ -58,8 +59,10 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     if any(claim.budget.hard for claim in claims):
         targets = _priced(targets, call)
     limits = key.limits if key is not None else Limits()
-    exactly = bool(claims) or limits.tokens_per_minute is not None
-    prompt_tokens = await _prompt_tokens(call.body, targets[0], exactly=exactly)
+    if claims or limits.tokens_per_minute is not None:
+        prompt_tokens = await _prompt_tokens(call.body, targets[0], size)
+    else:  # neither money nor a limit depends on it: a rough figure, for recovery
+        prompt_tokens = size // ROUGH_BYTES_PER_TOKEN
     opening = ledger.Opening(
         id=call_id,
         caller=call.caller,
@@ -80,13 +83,13 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     return Admission(targets, opening, grant, project.content_days if key is None or key.log_content else 0)
 
 
-async def _candidates(call: Call) -> Sequence[Target]:
+async def _candidates(call: Call, size: int) -> Sequence[Target]:
     """What the call's model names for this caller, as far as the prompt fits."""
     found = (await asnapshot()).resolve(call.model, call.provider)
     permitted = await keys.apermitted(found, call.caller.api_key_id)
     if not permitted:
         raise ModelNotFoundError(_no_model(call, hidden=bool(found)), param="model")
-    return await _that_fit(permitted, call.body)
+    return await _that_fit(permitted, call.body, size)
 
 
 def _no_model(call: Call, *, hidden: bool) -> str:
@@ -97,13 +100,12 @@ def _no_model(call: Call, *, hidden: bool) -> str:
     return "No enabled provider has a default model. Staff add providers in the admin."
 
 
-async def _that_fit(targets: Sequence[Target], body: JSON) -> list[Target]:
+async def _that_fit(targets: Sequence[Target], body: JSON, size: int) -> list[Target]:
     """The candidates whose context window holds the prompt. Raises TokenLimitError when none does.
 
     A token is at least one byte, so a short prompt needs no counting; an estimated count refuses nobody.
     """
     messages, tools = body["messages"], body.get("tools")
-    size = tokens.upper_bound(messages, tools)
     fitting = []
     for target in targets:
         window = target.context_window
@@ -135,15 +137,9 @@ def _priced(targets: Sequence[Target], call: Call) -> Sequence[Target]:
     return priced
 
 
-async def _prompt_tokens(body: JSON, target: Target, *, exactly: bool) -> int:
-    """Tokens of the prompt.
-
-    Counted where money or a limit depends on it, else a rough figure for recovery.
-    """
+async def _prompt_tokens(body: JSON, target: Target, size: int) -> int:
+    """Tokens of the prompt, counted. `size`: what they are at most."""
     messages, tools = body["messages"], body.get("tools")
-    size = tokens.upper_bound(messages, tools)
-    if not exactly:
-        return size // ROUGH_BYTES_PER_TOKEN
     if size <= COUNT_INLINE_BYTES and tokens.is_loaded(target.upstream_model):
         return tokens.count_messages(messages, target.upstream_model, tools).count
     return (await asyncio.to_thread(tokens.count_messages, messages, target.upstream_model, tools)).count

@@ -207,10 +207,26 @@ class ModelPrice(models.Model):
         return f"{self.model} from {self.valid_from}"
 
 
+class RegistryVersionQuerySet(models.QuerySet["RegistryVersion"]):
+    def current(self, row: int) -> int:
+        """How often what `row` stands for has changed; 0: never."""
+        return self.filter(pk=row).values_list("version", flat=True).first() or 0
+
+    def count_up(self, row: int) -> None:
+        """Note a change, in the transaction that makes it."""
+        if not self.filter(pk=row).update(version=models.F("version") + 1):
+            self.get_or_create(pk=row, defaults={"version": 1})
+
+
 class RegistryVersion(models.Model):
-    """One row that counts changes of the configuration, so that every process notices within a second."""
+    """A row that counts changes of what processes keep in memory, so that each notices within a second.
+
+    Row 1 counts those of providers, models and prices; whoever keeps something else has a row of its own.
+    """
 
     version = models.BigIntegerField(default=0)
+
+    objects = RegistryVersionQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"version {self.version}"

@@ -14,7 +14,6 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, transaction
-from django.db.models import F
 from django.db.models.signals import post_delete, post_save
 
 from providers import database, presets, pricing
@@ -22,6 +21,7 @@ from providers.errors import DecryptionError, ProviderMisconfigured
 from providers.models import LanguageModel, LLMProvider, ModelPrice, RegistryVersion
 from providers.types import Endpoint, Price, ProviderType, Rate, Secret, Target, Timeouts
 
+VERSION_ROW = 1  # of RegistryVersion
 CHECK_SECONDS = 0.5  # half the promise of one second, so that a slow check still keeps it
 
 
@@ -110,7 +110,7 @@ def snapshot() -> Snapshot:
 
 def _compared(current: Snapshot | None) -> Snapshot:
     """`current` if nothing has changed, else a new one."""
-    version = RegistryVersion.objects.filter(pk=1).values_list("version", flat=True).first() or 0
+    version = RegistryVersion.objects.current(VERSION_ROW)
     if current is None or current.version != version or current.day != _today():
         return build(version)
     return current
@@ -135,8 +135,7 @@ def bump() -> None:
 
     Saves and deletes do so by themselves; bulk updates must.
     """
-    if not RegistryVersion.objects.filter(pk=1).update(version=F("version") + 1):
-        RegistryVersion.objects.get_or_create(pk=1, defaults={"version": 1})
+    RegistryVersion.objects.count_up(VERSION_ROW)
     forget()
     transaction.on_commit(forget)
 
