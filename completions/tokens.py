@@ -110,11 +110,6 @@ def is_loaded(model: str | None) -> bool:
     return _encoding_of(model or "")[0] in _loaded
 
 
-def warm() -> None:
-    """Load the encoding that most models share: a third of a second and 80 MB. For a thread at start."""
-    _load(DEFAULT)
-
-
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 

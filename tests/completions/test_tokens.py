@@ -330,9 +330,10 @@ def test_importing_the_module_loads_no_encoding() -> None:
     assert done.stdout.strip() == "False False"
 
 
-def test_warming_loads_the_encoding_of_most_models() -> None:
+def test_a_count_loads_the_encoding_it_needs_and_no_other() -> None:
     script = (
-        "from completions.tokens import warm; warm(); from tiktoken import registry as r; print(*r.ENCODINGS)"
+        "from completions.tokens import count_text, is_loaded; print(is_loaded('gpt-4o'));"
+        "count_text('x', 'gpt-4o'); print(is_loaded('gpt-4o'), is_loaded('gpt-4'));"
+        "from tiktoken import registry as r; print(*r.ENCODINGS)"
     )
-    done = run_alone(script)
-    assert done.stdout.strip() == "o200k_base"
+    assert run_alone(script).stdout.split() == ["False", "True", "False", "o200k_base"]
