@@ -3,15 +3,14 @@
 Everything that is decided before its row is written.
 """
 
-import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
-from completions import accounts, budgets, keys, ledger, tokens
+from completions import accounts, budgets, keys, ledger
 from completions.errors import (
     AuthenticationError,
     ModelNotFoundError,
@@ -20,20 +19,20 @@ from completions.errors import (
     UnavailableError,
 )
 from completions.limits import Grant, Limits, limiter
+from completions.prompts import Prompt
 from completions.types import Call
 from providers import pricing
 from providers.registry import asnapshot
 from providers.types import JSON, Target
 
-COUNT_INLINE_BYTES = 4096  # a prompt up to this size is counted on the event loop: a thread would cost more
 ROUGH_BYTES_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """A call that may be made: by which targets, under which row and grant."""
 
     targets: Sequence[Target]
+    prompt: Prompt
     opening: ledger.Opening
     grant: Grant
     content_days: int  # 0: its content is not kept
@@ -47,8 +46,8 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     try:
         project = await accounts.aproject(call.caller.project_id)
         key = await accounts.akey(call.caller.api_key_id) if call.caller.api_key_id is not None else None
-        size = tokens.upper_bound(call.body["messages"], call.body.get("tools"))
-        targets = await _candidates(call, size)
+        prompt = Prompt(call.operation, call.body)
+        targets = await _candidates(call, prompt)
     except (DatabaseError, InterfaceError) as error:
         raise UnavailableError(
             "The hub's database cannot be read now. Try again shortly.", retry_after=5
@@ -60,9 +59,9 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
         targets = _priced(targets, call)
     limits = key.limits if key is not None else Limits()
     if claims or limits.tokens_per_minute is not None:
-        prompt_tokens = await _prompt_tokens(call.body, targets[0], size)
+        prompt_tokens = (await prompt.acount(targets[0].upstream_model)).count
     else:  # neither money nor a limit depends on it: a rough figure, for recovery
-        prompt_tokens = size // ROUGH_BYTES_PER_TOKEN
+        prompt_tokens = prompt.size // ROUGH_BYTES_PER_TOKEN
     opening = ledger.Opening(
         id=call_id,
         caller=call.caller,
@@ -70,7 +69,7 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
         stream=call.stream,
         end_user=call.end_user,
         claims=claims,
-        hold_nano=budgets.worst_case(targets, prompt_tokens, call.body) if claims else 0,
+        hold_nano=budgets.worst_case(targets, prompt_tokens, call) if claims else 0,
         prompt_tokens=prompt_tokens,
         provider_slug=targets[0].endpoint.provider,
         model=targets[0].upstream_model,
@@ -80,16 +79,16 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     grant = await limiter().acquire(
         f"key:{call.caller.api_key_id}", limits, prompt_tokens + _asked_output(call.body)
     )
-    return Admission(targets, opening, grant, project.content_days if key is None or key.log_content else 0)
+    return Admission(targets, prompt, opening, grant, project.content_days if key is None or key.log_content else 0)
 
 
-async def _candidates(call: Call, size: int) -> Sequence[Target]:
+async def _candidates(call: Call, prompt: Prompt) -> Sequence[Target]:
     """What the call's model names for this caller, as far as the prompt fits."""
     found = (await asnapshot()).resolve(call.model, call.provider)
     permitted = await keys.apermitted(found, call.caller.api_key_id)
     if not permitted:
         raise ModelNotFoundError(_no_model(call, hidden=bool(found)), param="model")
-    return await _that_fit(permitted, call.body, size)
+    return await _that_fit(permitted, prompt)
 
 
 def _no_model(call: Call, *, hidden: bool) -> str:
@@ -100,17 +99,16 @@ def _no_model(call: Call, *, hidden: bool) -> str:
     return "No enabled provider has a default model. Staff add providers in the admin."
 
 
-async def _that_fit(targets: Sequence[Target], body: JSON, size: int) -> list[Target]:
+async def _that_fit(targets: Sequence[Target], prompt: Prompt) -> Sequence[Target]:
     """The candidates whose context window holds the prompt. Raises TokenLimitError when none does.
 
     A token is at least one byte, so a short prompt needs no counting; an estimated count refuses nobody.
     """
-    messages, tools = body["messages"], body.get("tools")
     fitting = []
     for target in targets:
         window = target.context_window
-        if window is not None and size > window:
-            count = await asyncio.to_thread(tokens.count_messages, messages, target.upstream_model, tools)
+        if window is not None and prompt.size > window:
+            count = await prompt.acount(target.upstream_model)
             if count.exact and count.count > window:
                 continue
         fitting.append(target)
@@ -135,14 +133,6 @@ def _priced(targets: Sequence[Target], call: Call) -> Sequence[Target]:
             param="model",
         )
     return priced
-
-
-async def _prompt_tokens(body: JSON, target: Target, size: int) -> int:
-    """Tokens of the prompt, counted. `size`: what they are at most."""
-    messages, tools = body["messages"], body.get("tools")
-    if size <= COUNT_INLINE_BYTES and tokens.is_loaded(target.upstream_model):
-        return tokens.count_messages(messages, target.upstream_model, tools).count
-    return (await asyncio.to_thread(tokens.count_messages, messages, target.upstream_model, tools)).count
 
 
 def _asked_output(body: JSON) -> int:

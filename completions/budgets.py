@@ -1,22 +1,21 @@
 """Which budgets a call falls under, and the most it can cost."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from completions.accounts import BudgetFacts, ProjectFacts
 from completions.periods import Period, Span, span_of
-from completions.types import Caller
+from completions.prompts import inputs
+from completions.types import Call, Caller
 from providers import pricing
-from providers.types import Price, Rate, Target
+from providers.types import Operation, Price, Rate, Target
 
 UNKNOWN_OUTPUT = 32_768  # tokens held where neither the call nor the model bounds its output
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A budget that a call falls under: whose share of it, and the period the call falls into."""
 
     budget: BudgetFacts
@@ -45,7 +44,7 @@ def _span(budget: BudgetFacts, at: datetime) -> Span:
     return span
 
 
-def worst_case(targets: Sequence[Target], prompt_tokens: int, body: Mapping[str, Any]) -> int:
+def worst_case(targets: Sequence[Target], prompt_tokens: int, call: Call) -> int:
     """Nano-dollars that a call can cost at most: every candidate's prompt and the dearest one's output.
 
     Targets without a price count nothing: who holds a hard budget has removed them.
@@ -54,19 +53,33 @@ def worst_case(targets: Sequence[Target], prompt_tokens: int, body: Mapping[str,
     for target in targets:
         if target.price is not None:
             prompts += _dearest_prompt(target.price, prompt_tokens) * prompt_tokens
-            outputs.append(_dearest_output(target.price, prompt_tokens) * output_bound(target, body))
+            outputs.append(_dearest_output(target.price, prompt_tokens) * output_bound(target, call))
     return pricing.nano((prompts + max(outputs)) / pricing.MILLION)
 
 
-def output_bound(target: Target, body: Mapping[str, Any]) -> int:
+def output_bound(target: Target, call: Call) -> int:
     """Tokens of output at most: what the call asks for, else the model's maximum."""
-    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    if call.operation is Operation.EMBEDDING:
+        return 0
+    body, defaults = call.body, target.default_config
     asked = (
-        asked or target.default_config.get("max_completion_tokens") or target.default_config.get("max_tokens")
+        body.get("max_completion_tokens")
+        or body.get("max_tokens")
+        or defaults.get("max_completion_tokens")
+        or defaults.get("max_tokens")
     )
     bound = asked if isinstance(asked, int) else target.max_output or target.context_window or UNKNOWN_OUTPUT
-    answers = body.get("n")
-    return bound * answers if isinstance(answers, int) and answers > 1 else bound
+    return bound * _answers(call)
+
+
+def _answers(call: Call) -> int:
+    """How many answers a call asks for: to each of its prompts, on the older wire."""
+    answers = max(_positive(call.body.get("n")), _positive(call.body.get("best_of")))
+    return answers * len(inputs(call.body.get("prompt"))) if call.operation is Operation.COMPLETION else answers
+
+
+def _positive(value: Any) -> int:
+    return value if isinstance(value, int) and value > 1 else 1
 
 
 def _dearest_prompt(price: Price, prompt_tokens: int) -> Decimal:

@@ -3,28 +3,17 @@
 They lie in a table of their own. Erasing them leaves the ledger's rows, with tokens and money, as they are.
 """
 
-import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any
 
-import orjson
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from completions.models import CompletionContent
 
 BATCH = 1000  # rows of one DELETE: no long lock, no large transaction
-
-
-def request_json(body: Mapping[str, Any]) -> str:
-    """A request's body, or the message that answered it, as it is stored."""
-    try:
-        return orjson.dumps(body).decode()
-    except TypeError:  # half a surrogate pair, integers over 64 bits: escaped, JSON can hold them
-        return json.dumps(body, separators=(",", ":"))
 
 
 def expires_at(days: int, now: datetime | None = None) -> datetime:

@@ -5,7 +5,6 @@ the whole key under the hub's pepper, a random secret that lies encrypted in the
 recognises no key. A key that this process knows is recognised without reading the database.
 """
 
-import hashlib
 import hmac
 import logging
 import re
@@ -14,7 +13,7 @@ import string
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from asgiref.sync import sync_to_async
@@ -35,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "sk-llmhub"
 KEY_PATTERN = re.compile(r"\Ask-llmhub-([A-Za-z0-9]{12})-([A-Za-z0-9_-]{43})\Z")
+PUBLIC_ID = slice(len(PREFIX) + 1, len(PREFIX) + 13)  # where it stands in a key
 ALPHABET = string.ascii_letters + string.digits
 PEPPER = "api-key-pepper"
 LAST_USED_SECONDS = 60.0  # how precise last_used_at is; a write per call would cost more than it tells
@@ -168,13 +168,13 @@ async def aauthenticate(full_key: str, *, surface: str = "api", request_id: str 
     project = None if key is None else await accounts.aproject(key.project_id)
     pepper = _fresh_pepper() or await sync_to_async(_pepper)()
     key, project = _recognised(full_key, key, project, pepper)
-    return Caller(project.id, project.slug, api_key_id=key.id, surface=surface, request_id=request_id)
+    return Caller(project.id, project.slug, key.id, None, surface, request_id)
 
 
 def _public_id(full_key: str) -> str:
-    if (match := KEY_PATTERN.match(full_key)) is None:
+    if KEY_PATTERN.match(full_key) is None:
         raise _incorrect(full_key)
-    return match[1]
+    return full_key[PUBLIC_ID]
 
 
 def _incorrect(full_key: str) -> AuthenticationError:
@@ -188,10 +188,10 @@ def _recognised(
     seen = _digest(full_key, pepper)  # for strangers too: how long a refusal takes tells nothing
     if key is None or project is None:
         raise _incorrect(full_key)
-    rotated_away = key.public_id != KEY_PATTERN.match(full_key)[1]  # type: ignore[index] # it did match
+    rotated_away = key.public_id != _public_id(full_key)
     if not hmac.compare_digest(key.old_secret_hmac if rotated_away else key.secret_hmac, seen):
         raise _incorrect(full_key)
-    now = timezone.now()
+    now = datetime.now(UTC)
     if rotated_away and (key.old_valid_until is None or key.old_valid_until <= now):
         raise AuthenticationError("This API key was replaced by another, and its time is over.")
     if (refused := refusal(key, project, now)) is not None:
@@ -222,16 +222,19 @@ def allows(key: KeyFacts, target: Target) -> bool:
 
 def permitted(targets: Sequence[Target], api_key_id: int | None) -> tuple[Target, ...]:
     """Those of `targets` that a key may call; all of them for a caller without a key."""
-    return tuple(targets) if api_key_id is None else _allowed(targets, accounts.key(api_key_id))
+    return tuple(targets) if api_key_id is None else allowed(targets, accounts.key(api_key_id))
 
 
 async def apermitted(targets: Sequence[Target], api_key_id: int | None) -> tuple[Target, ...]:
     """`permitted` for coroutines."""
-    return tuple(targets) if api_key_id is None else _allowed(targets, await accounts.akey(api_key_id))
+    return tuple(targets) if api_key_id is None else allowed(targets, await accounts.akey(api_key_id))
 
 
-def _allowed(targets: Sequence[Target], key: KeyFacts | None) -> tuple[Target, ...]:
-    return () if key is None else tuple(target for target in targets if allows(key, target))
+def allowed(targets: Sequence[Target], key: KeyFacts | None) -> tuple[Target, ...]:
+    """Those of `targets` that `key` may call."""
+    if key is None:
+        return ()
+    return tuple(targets if not key.allowed_models else (one for one in targets if allows(key, one)))
 
 
 # --- when a key was used
@@ -307,7 +310,7 @@ def digest(full_key: str) -> str:
 
 
 def _digest(full_key: str, pepper: bytes) -> str:
-    return hmac.new(pepper, full_key.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, full_key.encode(), "sha256").hex()
 
 
 _pepper_kept: tuple[float, bytes] = (0.0, b"")

@@ -1,11 +1,10 @@
 """What one call used: read from the upstream's own figures, else counted from what was sent and received."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from completions import tokens
+from completions.prompts import Prompt
 from providers import pricing
 from providers.types import JSON, Answer, StreamChunk, Usage, UsageSource
 
@@ -14,7 +13,7 @@ from providers.types import JSON, Answer, StreamChunk, Usage, UsageSource
 class Meter:
     """Watches an answer as it passes. Durations are of the monotonic clock, in milliseconds."""
 
-    body: Mapping[str, Any]  # the request: its prompt is counted when the upstream does not say
+    prompt: Prompt  # counted when the upstream does not say
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     finish_reason: str | None = None
@@ -25,25 +24,31 @@ class Meter:
     tool_calls: dict[int, JSON] = field(default_factory=dict)
     answered: bool = False  # something of the answer was received
     received: int = 0  # characters of answer so far
+    whole: JSON | None = None  # the body of an answer that came in one piece
 
     def chunk(self, chunk: StreamChunk) -> None:
         """Note one event of a stream. A later usage report replaces an earlier one: it is a total."""
-        if chunk.content:
-            self.content.append(chunk.content)
-        if chunk.reasoning:
-            self.reasoning.append(chunk.reasoning)
-        for part in chunk.tool_calls:
+        _, content, reasoning, tool_calls, finish_reason, usage, anomaly = chunk
+        if content:
+            self.content.append(content)
+            self.received += len(content)
+        if reasoning:
+            self.reasoning.append(reasoning)
+            self.received += len(reasoning)
+        for part in tool_calls:
             self._tool_call(part)
-        if self.first_token_ms is None and (chunk.content or chunk.reasoning or chunk.tool_calls):
+        if not self.answered and (content or reasoning or tool_calls):
             self.first_token_ms = self.elapsed_ms()
             self.answered = True
-        self.received += len(chunk.content) + len(chunk.reasoning)
-        self.finish_reason = chunk.finish_reason or self.finish_reason
-        self._report(chunk.usage, chunk.usage_anomaly)
+        if finish_reason:
+            self.finish_reason = finish_reason
+        if usage is not None or anomaly:
+            self._report(usage, anomaly)
 
     def answer(self, answer: Answer) -> None:
         """Note a whole answer."""
         self.answered = True
+        self.whole = answer.body
         self.content.append(answer.content)
         self.finish_reason = answer.finish_reason
         self._report(answer.usage, answer.usage_anomaly)
@@ -59,7 +64,9 @@ class Meter:
         return "".join(self.content)
 
     def message(self) -> JSON:
-        """The assistant's message as the stream built it up, in the wire's shape."""
+        """The assistant's message, as it came or as the stream built it up, in the wire's shape."""
+        if self.whole is not None and (whole := _message(self.whole)):
+            return whole
         message: JSON = {"role": "assistant", "content": self.text or None}
         if self.reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
@@ -74,7 +81,7 @@ class Meter:
         """
         if self.reported is not None:
             return self.reported
-        prompt = self.prompt(model)
+        prompt = self.prompt.count(model)
         thought = tokens.count_text("".join(self.reasoning), model)
         output = tokens.count_text(self.text + self._tool_text(), model)
         exact = prompt.exact and thought.exact and output.exact and not self.tool_calls
@@ -84,15 +91,11 @@ class Meter:
             reasoning=thought.count,
             source=UsageSource.COUNTED if exact else UsageSource.ESTIMATED,
         )
-        return replace(counted, anomaly=self.anomaly)
-
-    def prompt(self, model: str) -> tokens.TokenCount:
-        """Our own count of the prompt. May take a while, as `usage`."""
-        return tokens.count_messages(_messages(self.body), model, self.body.get("tools"))
+        return counted._replace(anomaly=self.anomaly)
 
     def prompt_only(self, model: str) -> Usage:
         """What a call used that failed after its prompt was sent."""
-        count = self.prompt(model)
+        count = self.prompt.count(model)
         return Usage(prompt=count.count, source=UsageSource.ESTIMATED)
 
     def _report(self, usage: Usage | None, anomaly: bool) -> None:
@@ -117,11 +120,9 @@ class Meter:
         function = part.get("function") or {}
         if function.get("name"):
             call["function"]["name"] = function["name"]
-        call["function"]["arguments"] += function.get("arguments") or ""
-
-
-def _messages(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return body.get("messages") or ()
+        arguments = function.get("arguments") or ""
+        call["function"]["arguments"] += arguments
+        self.received += len(arguments)
 
 
 def _message(body: JSON) -> JSON:

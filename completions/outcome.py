@@ -9,7 +9,7 @@ from completions import content
 from completions.errors import reason_of
 from completions.meter import Meter
 from completions.models import State
-from completions.types import LLMResponse, Metadata, Standings, Tokens
+from completions.types import Call, LLMResponse, Metadata, Standings, Tokens
 from providers import pricing
 from providers.dispatch import Dispatch, Tried
 from providers.errors import (
@@ -20,7 +20,7 @@ from providers.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from providers.types import JSON, Target, Usage
+from providers.types import Target, Usage
 
 Row = dict[str, Any]
 Failure = UpstreamError | ProviderMisconfigured
@@ -110,13 +110,13 @@ class Outcome:
             **_total_usage(attempts),
         }
 
-    def content(self, body: JSON, days: int) -> Row | None:
-        """Prompt and answer, where they are kept."""
+    def content(self, call: Call, days: int) -> Row | None:
+        """Prompt and answer, where they are kept. They become text where they are written."""
         if not days:
             return None
         return {
-            "request": content.request_json(body),
-            "response": content.request_json(self.meter.message()),
+            "request": call.raw or call.body,
+            "response": self.meter.message(),
             "expires_at": content.expires_at(days),
         }
 
@@ -188,22 +188,31 @@ def _error_columns(error: Failure | None) -> Row:
     return {"error_code": reason_of(error), "error_message": str(error)[:500]}
 
 
-COUNTS = {
-    "prompt_tokens": "prompt",
-    "cached_tokens": "cached",
-    "cache_write_tokens": "cache_write",
-    "audio_prompt_tokens": "audio_prompt",
-    "completion_tokens": "completion",
-    "reasoning_tokens": "reasoning",
-    "audio_completion_tokens": "audio_completion",
-}
+COUNTS = (
+    "prompt_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "audio_prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "audio_completion_tokens",
+)
 
 
 def _usage_columns(usage: Usage | None) -> Row:
     if usage is None:
         return {}
-    counts = {column: getattr(usage, name) for column, name in COUNTS.items()}
-    return counts | {"usage_source": str(usage.source), "usage_anomaly": usage.anomaly}
+    return {
+        "prompt_tokens": usage.prompt,
+        "cached_tokens": usage.cached,
+        "cache_write_tokens": usage.cache_write,
+        "audio_prompt_tokens": usage.audio_prompt,
+        "completion_tokens": usage.completion,
+        "reasoning_tokens": usage.reasoning,
+        "audio_completion_tokens": usage.audio_completion,
+        "usage_source": usage.source.value,
+        "usage_anomaly": usage.anomaly,
+    }
 
 
 def _total_usage(attempts: Sequence[Row]) -> Row:

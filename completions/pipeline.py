@@ -8,7 +8,9 @@ received is settled, and the row says so.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextvars import Context
+from typing import Any
 
 from completions import ledger, revocation
 from completions.admission import Admission, admission
@@ -17,47 +19,52 @@ from completions.limits import limiter
 from completions.meter import Meter
 from completions.models import State
 from completions.outcome import Outcome, state_of
-from completions.streams import Buffer
+from completions.streams import Tape
 from completions.tasks import unbroken
 from completions.types import Call, Delta, Done, LLMResponse, Started, StreamEvent
 from providers.dispatch import Dispatch
 from providers.errors import ProviderMisconfigured, UpstreamError
 from providers.types import StreamChunk
 
-BUFFERED_CHUNKS = 64  # between the upstream and a slow reader
+
+SLOW_SECONDS = 60.0
 
 
 async def start(call: Call) -> "Run":
-    """The running call, its row committed. Raises LLMServiceError when it may not be made."""
-    call_id = ledger.new_id()
-    run = Run(call, await admission(call, call_id))
-    try:
-        await asyncio.shield(run.admitted)
-    except asyncio.CancelledError:
-        await run.cancel(State.CLIENT_GONE)
-        raise
-    return run
+    """The running call. Raises LLMServiceError when it may not be made."""
+    return Run(call, await admission(call, ledger.new_id()))
 
 
 class Run:
-    """One call on its way. Read it once: `answer()` for the whole, or `events()` piece by piece."""
+    """One call on its way. `answer()` is the whole; a stream's chunks come by its `reader`, or as `events()`."""
 
     def __init__(self, call: Call, admitted: Admission) -> None:
         self.call = call
         self.id = admitted.opening.id
         self.admission = admitted
-        self.meter = Meter(call.body)
-        self.dispatch = Dispatch(admitted.targets, call.body, call.timeout_seconds)
-        self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._chunks: Buffer[StreamChunk] = Buffer(BUFFERED_CHUNKS)
-        self._left = State.CLIENT_GONE
+        self.meter = Meter(admitted.prompt)
+        self.dispatch = Dispatch(admitted.targets, call.operation, call.body, call.timeout_seconds)
+        self._tape = Tape()
+        self.reader = self._tape.reader()
+        self._left: State | None = None  # it is to end so
+        self._pulling = False
+        self._ended = False
         self._used = 0  # tokens, for the key's limit
         self._refused: LLMServiceError | None = None
-        self._pump = asyncio.create_task(self._run(), name=f"completion {self.id}")
-        self._pump.add_done_callback(_retrieve)
+        self._pump: asyncio.Task[Any] | None = None
+        self._over: asyncio.Future[None] | None = None  # for who waits for the end beside the pump
+        if call.stream:
+            # An empty context: the one here is a request's, whose thread may be gone before the call is over.
+            self._pump = asyncio.get_running_loop().create_task(self._run(), context=Context())
+            self._pump.add_done_callback(_retrieve)
+
+    # --- reading
 
     async def answer(self) -> LLMResponse:
         """The whole answer, settled. Raises LLMServiceError. Cancelling the wait cancels the call."""
+        if self._pump is None:  # nobody reads it piece by piece: the waiting task is the pump
+            self._pump = asyncio.current_task()
+            return await self._run()
         try:
             return await asyncio.shield(self._pump)
         except asyncio.CancelledError:
@@ -71,107 +78,140 @@ class Run:
         """
         started = False
         try:
-            async for chunk in self._chunks:
+            while chunks := await self.reader.read():
                 if not started:
                     started = True
-                    yield self._started()
-                if chunk.content or chunk.reasoning or chunk.tool_calls:
-                    yield Delta(chunk.content, chunk.reasoning, chunk.tool_calls)
-            yield Done(await asyncio.shield(self._pump))
+                    yield self.started()
+                for chunk in chunks:
+                    if chunk.content or chunk.reasoning or chunk.tool_calls:
+                        yield Delta(chunk.content, chunk.reasoning, chunk.tool_calls)
+            yield Done(await self.answer())
         finally:
             await self.cancel(State.CLIENT_GONE)
 
-    async def cancel(self, state: State) -> None:
-        """End the call if it still runs, and wait until its row is settled as `state`."""
-        if not self._pump.done() and not self._pump.cancelling():
-            self._left = state
-            self._pump.cancel()
-        if not self._pump.done():
-            await asyncio.wait([self._pump])
-
-    async def fail(self, error: LLMServiceError) -> None:
-        """End the call as cancelled; whoever reads it gets `error`."""
-        if not self._pump.done():
-            self._refused = error
-        await self.cancel(State.CANCELLED)
+    def started(self) -> Started:
+        """Who answers. To be asked once the first chunk is there."""
+        target = self.dispatch.target or self.dispatch.targets[0]
+        standings = self.admission.grant.standings
+        return Started(self.id, self.model, target.endpoint.provider, self.dispatch.attempts, standings)
 
     @property
     def model(self) -> str:
         return self.call.model or (self.dispatch.target or self.dispatch.targets[0]).public_model
 
-    async def _run(self) -> LLMResponse:
-        """The pump.
+    # --- ending it
 
-        From the row to its settlement, exactly once; the key's limits are corrected at the end.
-        """
+    def stop(self, state: State) -> None:
+        """End the call as `state` if it still runs. What the ledger does is never interrupted."""
+        if self._left is None and not self._ended:
+            self._left = state
+            if self._pulling and self._pump is not None:
+                self._pump.cancel()
+
+    async def cancel(self, state: State) -> None:
+        """`stop()`, and wait until the row is settled."""
+        self.stop(state)
+        if not self._ended and self._pump is not None and self._pump is not asyncio.current_task():
+            if self._over is None:
+                self._over = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._over])
+
+    async def fail(self, error: LLMServiceError, state: State = State.CANCELLED) -> None:
+        """End the call as `state`; whoever reads it gets `error`."""
+        if self._left is None and not self._ended:
+            self._refused = error
+        await self.cancel(state)
+
+    # --- the pump
+
+    async def _run(self) -> LLMResponse:
+        """From the row to its settlement, exactly once; the key's limits are corrected at the end."""
         key_id = self.call.caller.api_key_id
         try:
             async with ledger.entry(self.admission.opening) as entry:
-                self.admitted.set_result(None)
                 revocation.watch(self, key_id)
                 return await self._settled(entry)
-        except BaseException as error:
-            if not self.admitted.done():
-                self.admitted.set_exception(error)
-                self.admitted.exception()  # it may be that nobody asks
-            raise
         finally:
             revocation.unwatch(self, key_id)
-            self._chunks.close()
-            await unbroken(limiter().release(self.admission.grant, self._used))
+            self._tape.close()
+            limiter().give_back(self.admission.grant, self._used)
+            self._ended = True
+            if self._over is not None:
+                self._over.set_result(None)
 
     async def _settled(self, entry: ledger.Entry) -> LLMResponse:
         """Pull the answer and fill the ledger's entry with whatever came of it."""
-        state, failure, cancelled = State.OK, None, None
+        state, failure = State.OK, None
+        self._entry = entry
         try:
-            await self._pull(entry)
+            await self._pull()
         except (UpstreamError, ProviderMisconfigured) as error:
             state, failure = state_of(error), error
-        except asyncio.CancelledError as error:
-            state, cancelled = self._left, error
+        except asyncio.CancelledError:
+            state = self._cancelled()
         except Exception:
-            entry.final |= {"error_code": "internal_error"}
+            entry.final["error_code"] = "internal_error"
             raise
-        outcome = Outcome(state, failure, self.meter, self.dispatch)
-        response, late = await unbroken(self._fill(entry, outcome))
-        if (gone := cancelled or late) is not None:
-            raise self._refused or gone
+        response = await self._fill(entry, Outcome(state, failure, self.meter, self.dispatch))
+        if self._left is not None:
+            raise self._refused or asyncio.CancelledError
         if failure is not None:
             raise service_error(failure) from failure
         return response
 
-    async def _pull(self, entry: ledger.Entry) -> None:
-        if not self.call.stream:
-            self.meter.answer(await self.dispatch.complete())
-            return
-        chunks = self.dispatch.stream()
+    def _cancelled(self) -> State:
+        """The state of a call whose pump was cancelled: by `stop`, or by who cancelled the waiting task."""
+        if self._left is None:
+            self._left = State.CLIENT_GONE
+        elif self._pump is not None:
+            self._pump.uncancel()  # it was only told to stop pulling
+        return self._left
+
+    async def _pull(self) -> None:
+        """The one part that may be interrupted."""
+        if self._left is not None:
+            raise asyncio.CancelledError
+        self._pulling = True
         try:
-            async for chunk in chunks:
-                self.meter.chunk(chunk)
-                entry.received(self.meter.received)
-                await self._chunks.put(chunk)
+            if self.call.stream:
+                await self.dispatch.stream(self)
+            else:
+                self.meter.answer(await self.dispatch.complete())
         finally:
-            await chunks.aclose()
+            self._pulling = False
+
+    def put(self, chunks: Sequence[StreamChunk]) -> bool:
+        """Chunks from the upstream (as its `Sink`): metered, and on to whoever reads."""
+        meter = self.meter
+        for chunk in chunks:
+            meter.chunk(chunk)
+        self._entry.received(meter.received)
+        return self._tape.put(chunks)
+
+    async def room(self) -> None:
+        """Wait for a slow reader. One that takes nothing for SLOW_SECONDS is left."""
+        try:
+            async with asyncio.timeout(SLOW_SECONDS):
+                await self._tape.room()
+        except TimeoutError:
+            self.stop(State.CLIENT_SLOW)
 
     async def _fill(self, entry: ledger.Entry, outcome: Outcome) -> LLMResponse:
         """The outcome as the ledger's entry, and as the answer."""
         if outcome.must_tokenize:
-            await asyncio.to_thread(outcome.count)
+            _, cancelled = await unbroken(asyncio.to_thread(outcome.count))
+            if cancelled is not None:
+                self._left = self._left or State.CLIENT_GONE
         else:
             outcome.count()
         entry.attempts = outcome.attempts()
         entry.final = outcome.final(entry.attempts)
-        self._used = sum(entry.final[column] or 0 for column in ("prompt_tokens", "completion_tokens"))
-        entry.content = outcome.content(self.call.body, self.admission.content_days)
+        self._used = (entry.final["prompt_tokens"] or 0) + (entry.final["completion_tokens"] or 0)
+        entry.content = outcome.content(self.call, self.admission.content_days)
         return outcome.response(entry.final, self.model, self.id, self.admission.grant.standings)
 
-    def _started(self) -> Started:
-        target = self.dispatch.target or self.dispatch.targets[0]
-        standings = self.admission.grant.standings
-        return Started(self.id, self.model, target.endpoint.provider, self.dispatch.attempts, standings)
 
-
-def _retrieve(pump: "asyncio.Task[LLMResponse]") -> None:
+def _retrieve(pump: "asyncio.Task[Any]") -> None:
     """Look at a finished pump's outcome, so that asyncio does not complain when its reader has left."""
     if not pump.cancelled():
         pump.exception()

@@ -56,10 +56,13 @@ class LLMService:
 
     # --- completions
 
+    async def start(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> pipeline.Run:
+        """The running call, for who reads its chunks. Whoever starts one reads it to its end or cancels it."""
+        return await pipeline.start(await self._call(request, stream=stream))
+
     async def acomplete(self, request: CompletionRequest | Mapping[str, Any]) -> LLMResponse:
         """The whole answer, once its row is settled."""
-        run = await pipeline.start(await self._call(request, stream=False))
-        return await run.answer()
+        return await (await self.start(request, stream=False)).answer()
 
     def complete(self, request: CompletionRequest | Mapping[str, Any]) -> LLMResponse:
         """`acomplete` for synchronous code."""
@@ -69,7 +72,7 @@ class LLMService:
         self, request: CompletionRequest | Mapping[str, Any]
     ) -> AsyncGenerator[StreamEvent, None]:
         """Started, then deltas, then Done. Closing the generator early cancels the call at the upstream."""
-        run = await pipeline.start(await self._call(request, stream=True))
+        run = await self.start(request, stream=True)
         async with aclosing(run.events()) as events:
             async for event in events:
                 yield event

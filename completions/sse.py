@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
-from contextvars import Context
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -13,87 +11,70 @@ from django.http import StreamingHttpResponse
 from completions.bridge import run_sync
 from completions.errors import LLMServiceError
 from completions.exceptions import error_body, service_error_body
+from completions.models import State
+from completions.pipeline import Run
 from completions.serializers import dollars, response_body
-from completions.streams import Buffer
-from completions.types import Delta, Done, Started, StreamEvent
-from providers.types import JSON
+from completions.service import LLMService
+from completions.types import CompletionRequest, LLMResponse, Started
+from providers.types import JSON, StreamChunk
 
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 15.0
-SLOW_SECONDS = 60.0  # a reader that takes nothing for so long is gone
-BUFFERED_EVENTS = 64
 KEEPALIVE = b": keepalive\n\n"
 
 
 class EventStream:
-    """Events pulled by a task of its own: neither silence nor a slow reader interrupts the pipeline midway.
+    """A call that has begun to answer, as the bytes of events."""
 
-    `first` came before the stream exists, so what fails earlier can still be an HTTP error.
-    """
-
-    def __init__(self, events: AsyncGenerator[StreamEvent, None]) -> None:
-        self.first: StreamEvent | None = None
-        self._events = events
-        self._buffer: Buffer[StreamEvent | Exception] = Buffer(BUFFERED_EVENTS)
+    def __init__(self, run: Run, first: Sequence[StreamChunk]) -> None:
+        self.started = run.started()
+        self._run = run
+        self._first = first
         self._loop = asyncio.get_running_loop()
-        # An empty context: the one here is a request's, whose thread may be gone before the stream ends.
-        self._pump = self._loop.create_task(self._pull(), context=Context())
+        run.reader.silence_seconds = KEEPALIVE_SECONDS
 
     @classmethod
-    async def open(cls, events: AsyncGenerator[StreamEvent, None]) -> "EventStream":
-        """Raises what the pipeline raises before its first event. Cancelling it cancels the call."""
-        stream = cls(events)
+    async def open(cls, service: LLMService, request: CompletionRequest) -> "EventStream":
+        """Raises what fails before the first chunk: it can still be an HTTP error. Cancelling ends the call."""
+        run = await service.start(request, stream=True)
         try:
-            first = await anext(stream._buffer)
+            first = await run.reader.read()
+            if not first:
+                await run.answer()
         except BaseException:
-            await stream.stop()
+            await run.cancel(State.CLIENT_GONE)
             raise
-        if isinstance(first, Exception):
-            raise first
-        stream.first = first
-        return stream
+        return cls(run, first)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The wire. Closing it ends the call."""
-        item: StreamEvent | Exception | None = self.first
+        run = self._run
         try:
-            while True:
-                if item is not None:
-                    yield _frame(item)
-                try:
-                    async with asyncio.timeout(KEEPALIVE_SECONDS):
-                        item = await anext(self._buffer)
-                except TimeoutError:
-                    item = None
+            yield _started(self.started) + b"".join(map(_delta, self._first))
+            while not run.reader.at_end:
+                chunks = await run.reader.read()
+                if chunks:
+                    yield b"".join(map(_delta, chunks))
+                elif not run.reader.at_end:
                     yield KEEPALIVE
-                except StopAsyncIteration:
-                    return
+            yield await self._last()
         finally:
-            await self.stop()
-
-    async def stop(self) -> None:
-        """End the call if it still runs, and wait until it has ended."""
-        self._pump.cancel()
-        await asyncio.wait([self._pump])
+            await run.cancel(State.CLIENT_GONE)
 
     def abandon(self) -> None:
-        """`stop()` for a thread that cannot wait: nobody will read the stream."""
+        """End the call, from a thread that cannot wait: nobody will read the stream."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pump.cancel)
+            self._loop.call_soon_threadsafe(self._run.stop, State.CLIENT_GONE)
 
-    async def _pull(self) -> None:
+    async def _last(self) -> bytes:
         try:
-            async with aclosing(self._events) as events:
-                async for event in events:
-                    async with asyncio.timeout(SLOW_SECONDS):
-                        await self._buffer.put(event)
-        except TimeoutError:
-            logger.info("a reader of a stream took nothing for %s s; the call was ended", SLOW_SECONDS)
-        except Exception as error:  # noqa: BLE001 - it is told, and logged, where the frames are made
-            await self._buffer.put(error)
-        finally:
-            self._buffer.close()
+            return _done(await self._run.answer())
+        except LLMServiceError as error:
+            return _event("error", service_error_body(error))
+        except Exception:
+            logger.exception("unexpected error in a stream")
+            return _event("error", error_body(500, "Something went wrong inside the hub. Its log says what."))
 
 
 class EventStreamResponse(StreamingHttpResponse):
@@ -129,26 +110,24 @@ async def _close(frames: AsyncGenerator[bytes, None]) -> None:
     await frames.aclose()
 
 
-def _frame(item: StreamEvent | Exception) -> bytes:
-    if isinstance(item, Started):
-        return _event("started", {"id": str(item.id), "model": item.model, "provider": item.provider})
-    if isinstance(item, Delta):
-        parts: JSON = {
-            "content": item.content,
-            "reasoning": item.reasoning,
-            "tool_calls": list(item.tool_calls),
-        }
-        return _event("delta", {name: value for name, value in parts.items() if value})
-    if isinstance(item, Done):
-        return _last(item)
-    if isinstance(item, LLMServiceError):
-        return _event("error", service_error_body(item))
-    logger.error("unexpected error in a stream", exc_info=item)
-    return _event("error", error_body(500, "Something went wrong inside the hub. Its log says what."))
+def _started(started: Started) -> bytes:
+    data = {"id": str(started.id), "model": started.model, "provider": started.provider}
+    return _event("started", data)
 
 
-def _last(done: Done) -> bytes:
-    response = done.response
+def _delta(chunk: StreamChunk) -> bytes:
+    """The event of a chunk; nothing where it brings nothing that is shown."""
+    parts: JSON = {}
+    if chunk.content:
+        parts["content"] = chunk.content
+    if chunk.reasoning:
+        parts["reasoning"] = chunk.reasoning
+    if chunk.tool_calls:
+        parts["tool_calls"] = chunk.tool_calls
+    return b"event: delta\ndata: " + orjson.dumps(parts) + b"\n\n" if parts else b""
+
+
+def _done(response: LLMResponse) -> bytes:
     usage = {
         "prompt_tokens": response.tokens.prompt,
         "completion_tokens": response.tokens.completion,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -35,6 +35,7 @@ SAME_TEXT = {"o200k_harmony": "o200k_base"}  # differs in special tokens only, w
 
 # Encoding slows down with the length of an unbroken run, and overflows its stack on a million spaces.
 PIECE = 50_000  # characters
+SHORT = 16  # characters of a text whose count is remembered
 # A token of either encoding ends between a letter or digit and one of these: a cut there changes no count.
 SEAM = re.compile(r"(?<=[^\W_])(?=[\s,.;:!?，。、；：！？])")
 
@@ -60,11 +61,12 @@ COMPRESSED_BYTES_PER_SECOND = 8_000
 FILE_BYTES_PER_TOKEN = 16  # our guess: nobody publishes one
 
 _loaded: set[str] = set()
-Measure = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
+    """Tokens, and whether that is the model's own count."""
+
     count: int
     exact: bool
 
@@ -72,37 +74,22 @@ class TokenCount:
 def count_text(text: str, model: str | None) -> TokenCount:
     """Tokens of a text. Special tokens in it count as the plain text they are."""
     name, known = _encoding_of(model or "")
-    encoding = _load(name)
-    count = 0
-    for piece, seamless in _pieces(text):
-        count += len(encoding.encode_ordinary(piece))
-        known = known and seamless
-    return TokenCount(count, known)
+    count, seamless = _measured(text, name)
+    return TokenCount(count, known and seamless)
 
 
 def count_messages(
     messages: Sequence[Mapping[str, Any]], model: str | None, tools: Sequence[Mapping[str, Any]] | None = None
 ) -> TokenCount:
     """Tokens of a chat prompt in OpenAI's shape, with each message's overhead. Odd shapes count too."""
-    prompt = _Prompt(model or "", messages, tools)
-    exact = prompt.plain and bool(PUBLISHED_FORMAT.match(_base_model(model or "")))
-
-    def measure(text: str) -> int:
-        nonlocal exact
-        counted = count_text(text, model)
-        exact = exact and counted.exact
-        return counted.count
-
-    count = prompt.size(measure)
-    return TokenCount(count, exact)
+    return ChatPrompt(messages, tools).count(model or "")
 
 
 def upper_bound(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
 ) -> int:
     """At least what `count_messages` says for any model, without encoding: a token is at least one byte."""
-    dearest_images, dearest_functions = "gpt-4o-mini", max(PER_FUNCTION.values()) * len(tools or ())
-    return _Prompt(dearest_images, messages, tools).size(_bytes) + dearest_functions
+    return ChatPrompt(messages, tools).upper_bound()
 
 
 def is_loaded(model: str | None) -> bool:
@@ -150,8 +137,25 @@ def _load(name: str) -> "tiktoken.Encoding":
     return encoding
 
 
+def _measured(text: str, encoding: str) -> tuple[int, bool]:
+    """Tokens of a text, and whether that is certain."""
+    if len(text) <= SHORT:
+        return _short(text, encoding), True
+    encoder = _load(encoding)
+    if len(text) <= 2 * PIECE:
+        return len(encoder.encode_ordinary(text)), True
+    counts = [(len(encoder.encode_ordinary(piece)), seamless) for piece, seamless in _pieces(text)]
+    return sum(count for count, _ in counts), all(seamless for _, seamless in counts)
+
+
+@lru_cache(maxsize=4096)
+def _short(text: str, encoding: str) -> int:
+    """Roles and the like come again and again."""
+    return len(_load(encoding).encode_ordinary(text))
+
+
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """The text in pieces of bounded length, and whether each ends where a token must end."""
+    """A long text in pieces of bounded length, and whether each ends where a token must end."""
     start = 0
     while len(text) - start > 2 * PIECE:
         seam = SEAM.search(text, start + PIECE, start + 2 * PIECE)
@@ -161,30 +165,50 @@ def _pieces(text: str) -> Iterator[tuple[str, bool]]:
     yield text[start:], True
 
 
-class _Prompt:
-    """A chat prompt taken apart. `size(measure)` adds up overheads and the measure of every text in it."""
+class ChatPrompt:
+    """A chat prompt taken apart once: its texts, and what is counted beside them, whatever the model."""
 
     def __init__(
-        self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
     ) -> None:
-        self.fixed = PER_REPLY
         self.texts: list[str] = []
         self.plain = True
-        self._model = _base_model(model)
+        self._fixed = PER_REPLY
+        self._images: list[bool] = []  # of each, whether it is of low detail
+        self._functions = 0
         for message in messages:
             self._message(message)
         if tools:
             self._tools(tools)
 
-    def size(self, measure: Measure) -> int:
-        return self.fixed + sum(map(measure, self.texts))
+    def count(self, model: str) -> TokenCount:
+        """Its tokens for `model`."""
+        encoding, known = _encoding_of(model)
+        exact = known and self.plain and bool(PUBLISHED_FORMAT.match(_base_model(model)))
+        count = self._fixed + self._functions * PER_FUNCTION[encoding]
+        if self._images:
+            low, high = _image_tokens(_base_model(model))
+            count += sum(low if is_low else high for is_low in self._images)
+        for text in self.texts:
+            tokens, seamless = _measured(text, encoding)
+            count += tokens
+            exact = exact and seamless
+        return TokenCount(count, exact)
+
+    def upper_bound(self) -> int:
+        """At least its tokens for any model, without encoding: a token is at least one byte."""
+        bound = self._fixed + self._functions * max(PER_FUNCTION.values())
+        if self._images:
+            low, high = _image_tokens("gpt-4o-mini")  # the dearest
+            bound += sum(low if is_low else high for is_low in self._images)
+        return bound + sum(map(_bytes, self.texts))
 
     def _message(self, message: Mapping[str, Any]) -> None:
-        self.fixed += PER_MESSAGE
+        self._fixed += PER_MESSAGE
         for key, value in message.items():
             if key in ("role", "name") and isinstance(value, str):
                 self.texts.append(value)
-                self.fixed += PER_NAME if key == "name" else 0
+                self._fixed += PER_NAME if key == "name" else 0
             elif key == "content":
                 self._content(value)
             elif key == "tool_calls" and isinstance(value, list):
@@ -208,55 +232,53 @@ class _Prompt:
                 self.texts.append(text)
                 return
             case {"type": "image_url", **image}:
-                self.fixed += self._image(image.get("image_url"))
+                self._image(image.get("image_url"))
             case {"type": "input_audio", "input_audio": {"data": str(data), **audio}}:
                 rate = AUDIO_BYTES_PER_SECOND.get(str(audio.get("format")), COMPRESSED_BYTES_PER_SECOND)
-                self.fixed += _decoded(data) * AUDIO_PER_SECOND // rate + 1
+                self._fixed += _decoded(data) * AUDIO_PER_SECOND // rate + 1
             case {"type": "file", "file": {"file_data": str(data)}}:
-                self.fixed += _decoded(data) // FILE_BYTES_PER_TOKEN + 1
+                self._fixed += _decoded(data) // FILE_BYTES_PER_TOKEN + 1
             case _:
                 self._other(part)
         self.plain = False
 
-    def _image(self, image: object) -> int:
+    def _image(self, image: object) -> None:
         detail = image.get("detail") if isinstance(image, Mapping) else None
-        low, high = next((low, high) for name, low, high in IMAGES if self._model.startswith(name))
-        return low if detail == "low" else high
+        self._images.append(detail == "low")
 
     def _tool_calls(self, calls: list[Any]) -> None:
         self.plain = False
         for call in calls:
             match call:
                 case {"function": {"name": str(name), "arguments": str(arguments)}}:
-                    self.fixed += PER_TOOL_CALL
+                    self._fixed += PER_TOOL_CALL
                     self.texts += (name, arguments)
                 case _:
                     self._other(call)
 
     def _tools(self, tools: Sequence[Mapping[str, Any]]) -> None:
         self.plain = False
-        per_function = PER_FUNCTION[_encoding_of(self._model)[0]]
         for tool in tools:
             match tool:
                 case {"function": {"name": str(name), **function}}:
-                    self.fixed += per_function
+                    self._functions += 1
                     self.texts.append(f"{name}:{_line(function.get('description'))}")
                     self._properties(function.get("parameters"))
                 case _:
                     self._other(tool)
-        self.fixed += AFTER_TOOLS
+        self._fixed += AFTER_TOOLS
 
     def _properties(self, schema: object) -> None:
         properties = schema.get("properties") if isinstance(schema, Mapping) else None
         if not properties or not isinstance(properties, Mapping):
             return
-        self.fixed += PER_PROPERTIES
+        self._fixed += PER_PROPERTIES
         for name, value in properties.items():
-            self.fixed += PER_PROPERTY
+            self._fixed += PER_PROPERTY
             spec = value if isinstance(value, Mapping) else {}
             self.texts.append(f"{name}:{spec.get('type', '')}:{_line(spec.get('description'))}")
             if isinstance(items := spec.get("enum"), list):
-                self.fixed += PER_ENUM + PER_ENUM_ITEM * len(items)
+                self._fixed += PER_ENUM + PER_ENUM_ITEM * len(items)
                 self.texts += map(str, items)
             self._properties(spec)
             self._properties(spec.get("items"))
@@ -267,6 +289,12 @@ class _Prompt:
         self.texts.append(
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         )
+
+
+@lru_cache(maxsize=256)
+def _image_tokens(model: str) -> tuple[int, int]:
+    """Of an image in low and in any other detail."""
+    return next((low, high) for name, low, high in IMAGES if model.startswith(name))
 
 
 def _line(description: object) -> str:

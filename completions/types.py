@@ -5,14 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from completions.errors import LLMServiceError
-from providers.types import JSON, Usage
+from providers.types import JSON, Operation, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who pays for a call: a project, through one of its keys, a member's session or a Python call."""
 
     project_id: int
@@ -38,9 +37,8 @@ class CompletionRequest:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request that was checked: `body` is an OpenAI chat body without model and stream."""
+class Call(NamedTuple):
+    """A request that was checked: `body` is in OpenAI's shape, without model and stream."""
 
     caller: Caller
     body: JSON
@@ -49,10 +47,11 @@ class Call:
     stream: bool = False
     timeout_seconds: float | None = None
     end_user: str = ""
+    operation: Operation = Operation.CHAT
+    raw: bytes = b""  # the request as it came, where it came as JSON: what its content is kept as
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where one limit of a key stands. `reset_seconds`: until it is restored, if nothing more is used."""
 
     limit: int
@@ -60,16 +59,14 @@ class Standing:
     reset_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Standings:
+class Standings(NamedTuple):
     """Where a key stands, for the headers. None where there is no such limit."""
 
     requests: Standing | None = None
     tokens: Standing | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Tokens of one answer."""
 
     prompt: int
@@ -77,8 +74,7 @@ class Tokens:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """Where an answer came from and what it cost. `cost` is in US dollars, None when no price is known."""
 
     id: uuid.UUID
@@ -93,8 +89,7 @@ class Metadata:
     standings: Standings = Standings()
 
 
-@dataclass(frozen=True, slots=True)
-class LLMResponse:
+class LLMResponse(NamedTuple):
     """A whole answer.
 
     `message` is the upstream's own assistant message (tool calls included), `usage` every class.
@@ -107,8 +102,7 @@ class LLMResponse:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The first event of a stream: the call is in the ledger and the upstream has begun to answer."""
 
     id: uuid.UUID
@@ -118,8 +112,7 @@ class Started:
     standings: Standings = Standings()
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """A piece of the answer: text, hidden reasoning, or parts of tool calls in the wire's shape."""
 
     content: str = ""
@@ -127,8 +120,7 @@ class Delta:
     tool_calls: tuple[JSON, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The last event of a stream that ended well, sent after its row is settled."""
 
     response: LLMResponse

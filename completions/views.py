@@ -108,11 +108,10 @@ def _answer(response: LLMResponse) -> Response:
 
 
 def _stream(service: LLMService, request: CompletionRequest, *, asgi: bool) -> HttpResponseBase:
-    stream = run_sync(EventStream.open, service.astream(request))
+    stream = run_sync(EventStream.open, service, request)
     response = EventStreamResponse(stream, asgi=asgi)
-    if isinstance(stream.first, Started):
-        for name, value in _headers(stream.first).items():
-            response[name] = value
+    for name, value in _headers(stream.started).items():
+        response[name] = value
     return response
 
 

@@ -1,16 +1,29 @@
-"""Trying candidates in order until one begins to answer."""
+"""Trying candidates in order until one begins to answer; once more where its fault may pass."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from providers import breaker
 from providers.drivers import driver_for
-from providers.errors import ProviderMisconfigured, UpstreamError, UpstreamTimeout
-from providers.types import JSON, Answer, StreamChunk, Target
+from providers.drivers.base import Sink
+from providers.errors import (
+    ProviderMisconfigured,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamResting,
+    UpstreamTimeout,
+)
+from providers.types import JSON, Answer, Operation, StreamChunk, Target
 
 T = TypeVar("T")
+Attempt = Callable[[Target, float], Awaitable[T]]
+
+PAUSE_SECONDS = (0.2, 0.6)  # before the second try of a candidate that named no time
+LONGEST_PAUSE_SECONDS = 2.0  # while there is another candidate: it may well be faster
 
 
 @dataclass(slots=True)
@@ -31,11 +44,13 @@ class Dispatch:
     """
 
     targets: Sequence[Target]
+    operation: Operation
     body: JSON
     timeout_seconds: float | None = None
     tried: list[Tried] = field(default_factory=list)
     target: Target | None = None
     errors: list[UpstreamError | ProviderMisconfigured] = field(default_factory=list)
+    begun: bool = False  # something of the answer was brought: no other candidate can take over
 
     @property
     def attempts(self) -> int:
@@ -44,66 +59,117 @@ class Dispatch:
 
     async def complete(self) -> Answer:
         """The first whole answer. Raises the last candidate's error."""
+        return await self._first(self._complete)
 
-        async def one(target: Target, deadline: float) -> Answer:
-            return await driver_for(target.endpoint.type).complete(target, self.body, deadline=deadline)
+    async def stream(self, sink: Sink) -> None:
+        """Bring the answer of the first candidate that begins one to `sink`. Raises the last one's error.
 
-        return await self._first(one)
-
-    async def stream(self) -> AsyncGenerator[StreamChunk, None]:
-        """The chunks of the first candidate that begins to answer. Raises the last candidate's error.
-
-        After the first chunk there is no other candidate: its fault is the call's fault.
+        Once it has begun there is no other candidate: its fault is the call's fault.
         """
 
-        async def one(
-            target: Target, deadline: float
-        ) -> tuple[StreamChunk, AsyncGenerator[StreamChunk, None]]:
-            chunks = driver_for(target.endpoint.type).stream(target, self.body, deadline=deadline)
-            try:
-                return await anext(chunks), chunks
-            except StopAsyncIteration:
-                raise AssertionError(
-                    f"driver of {target.endpoint.type} ended a stream without a chunk"
-                ) from None
-            except BaseException:
-                await chunks.aclose()
-                raise
+        async def one(target: Target, deadline: float) -> None:
+            driver = driver_for(target.endpoint.type)
+            await driver.stream(target, self.operation, self.body, _Begun(self, sink), deadline=deadline)
 
-        first, rest = await self._first(one)
-        async with aclosing(rest):
-            yield first
-            async for chunk in rest:
-                yield chunk
+        await self._first(one)
 
-    async def _first(self, attempt: Callable[[Target, float], Awaitable[T]]) -> T:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        for target in self.targets:
+    async def _complete(self, target: Target, deadline: float) -> Answer:
+        driver = driver_for(target.endpoint.type)
+        return await driver.complete(target, self.operation, self.body, deadline=deadline)
+
+    async def _first(self, attempt: Attempt[T]) -> T:
+        started = asyncio.get_running_loop().time()
+        candidates = breaker.order(self.targets)
+        if not candidates:
+            raise self._resting()
+        for number, target in enumerate(candidates, start=1):
             self.target = target
             if target.unusable:
                 self.errors.append(ProviderMisconfigured(target.unusable))
                 continue
-            began = loop.time()
-            deadline = self._deadline(target, started, began)
-            tried = Tried(target, int((began - started) * 1000))
-            self.tried.append(tried)
+            others = number < len(candidates)
             try:
-                return await attempt(target, deadline)
+                return await self._attempt(attempt, target, started)
             except UpstreamError as error:
-                error.provider = target.endpoint.provider
-                tried.error, tried.latency_ms = error, int((loop.time() - began) * 1000)
-                self.errors.append(error)
-                if not error.retryable:
+                pause = self._pause(error, target, started, others=others)
+                if pause is None:
+                    if self.begun or not error.retryable:
+                        raise
+                    continue
+            await asyncio.sleep(pause)
+            try:
+                return await self._attempt(attempt, target, started)
+            except UpstreamError as error:
+                if self.begun or not error.retryable:
                     raise
         raise self.errors[-1]
+
+    async def _attempt(self, attempt: Attempt[T], target: Target, started: float) -> T:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        deadline = self._deadline(target, started, began)
+        tried = Tried(target, int((began - started) * 1000))
+        self.tried.append(tried)
+        breaker.begun(target)
+        try:
+            answer = await attempt(target, deadline)
+        except UpstreamError as error:
+            error.provider = target.endpoint.provider
+            tried.error, tried.latency_ms = error, int((loop.time() - began) * 1000)
+            self.errors.append(error)
+            breaker.failed(target, error)
+            raise
+        except BaseException:
+            breaker.abandoned(target)
+            raise
+        breaker.succeeded(target)
+        return answer
+
+    def _pause(self, error: UpstreamError, target: Target, started: float, *, others: bool) -> float | None:
+        """Seconds until the same candidate is tried once more; None where it is not."""
+        if self.begun or not isinstance(error, UpstreamRateLimited | UpstreamOverloaded):
+            return None
+        pause = error.retry_after or random.uniform(*PAUSE_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+        if others and pause > LONGEST_PAUSE_SECONDS:
+            return None
+        now = asyncio.get_running_loop().time()
+        return pause if now + pause < started + self._seconds(target) else None
+
+    def _seconds(self, target: Target) -> float:
+        return min(target.endpoint.timeouts.total, self.timeout_seconds or float("inf"))
 
     def _deadline(self, target: Target, started: float, now: float) -> float:
         """Loop time by which this attempt must end.
 
         Raises UpstreamTimeout when the call's time is up already.
         """
-        seconds = min(target.endpoint.timeouts.total, self.timeout_seconds or float("inf"))
+        seconds = self._seconds(target)
         if started + seconds <= now:
             raise self.errors[-1] if self.errors else UpstreamTimeout("No time was left.", phase="total")
         return started + seconds
+
+    def _resting(self) -> UpstreamResting:
+        self.target = self.targets[0]
+        seconds = max(breaker.rest(self.targets), 1.0)
+        name = self.target.endpoint.provider
+        return UpstreamResting(
+            f"provider {name} failed too often of late and is left alone for {seconds:.0f} s",
+            retry_after=seconds,
+            provider=name,
+        )
+
+
+class _Begun:
+    """A sink that notes in its dispatch that the answer has begun."""
+
+    __slots__ = ("dispatch", "put", "room", "sink")
+
+    def __init__(self, dispatch: Dispatch, sink: Sink) -> None:
+        self.dispatch, self.sink = dispatch, sink
+        self.room = sink.room
+        self.put = self._first
+
+    def _first(self, chunks: Sequence[StreamChunk]) -> bool:
+        self.dispatch.begun = True
+        self.put = self.sink.put
+        return self.sink.put(chunks)

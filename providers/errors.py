@@ -8,6 +8,7 @@ UpstreamError
 │   ├── UpstreamRateLimited      429
 │   ├── UpstreamOverloaded       408, 409, 5xx
 │   └── UpstreamRejected         any other 4xx: the request itself is wrong
+├── UpstreamResting          not called: it failed too often of late (its circuit is open)
 ├── UpstreamInvalid          nonsense: not JSON, wrong shape, an error inside a 200, over a cap
 └── UpstreamTruncated        the answer ended before it was finished
 
@@ -80,6 +81,14 @@ class UpstreamRejected(UpstreamRefused):
     """The request itself is wrong: no other attempt will help."""
 
     retryable = False
+
+
+class UpstreamResting(UpstreamError):
+    """It failed too often of late and is left alone for `retry_after` seconds: its circuit is open."""
+
+    def __init__(self, message: str, *, retry_after: float, provider: str = "") -> None:
+        super().__init__(message, provider=provider)
+        self.retry_after = retry_after
 
 
 class UpstreamInvalid(UpstreamError):

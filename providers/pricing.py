@@ -7,11 +7,11 @@ the rest of its whole at the whole's. A part without a rate is priced as its who
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import mul
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from providers.types import NANO, Price, Rate, Tier, Usage
 
@@ -50,7 +50,32 @@ REST_OF_DATE = re.compile(rf"{VERSION}(?:[-@]{VERSION})*\Z")
 
 def cost(usage: Usage, price: Price) -> int:
     """Nano-dollars. Raises ValueError where the usage is impossible (`fault` says so beforehand)."""
-    return total(lines(usage, price))
+    each = whole_nanos(price)
+    if each is None:
+        return total(lines(usage, price))
+    prompt, completion, cached, cache_write, reasoning, audio_prompt, audio_completion, *_ = usage
+    text = prompt - cached - cache_write - audio_prompt
+    answer = completion - reasoning - audio_completion
+    counts = (text, cached, cache_write, audio_prompt, answer, reasoning, audio_completion)
+    if min(counts) < 0:
+        raise ValueError(fault(usage))
+    return sum(map(mul, counts, each))
+
+
+def whole_nanos(price: Price) -> tuple[int, ...] | None:
+    """Nano-dollars per token of each class, in the order of `_shares`; None where they are no whole numbers,
+    or differ by the length of the prompt.
+
+    Most prices are whole: then a cost is a sum of integers, and exact.
+    """
+    try:
+        return cast("tuple[int, ...] | None", price.prepared["whole_nanos"])
+    except KeyError:
+        rates = [own or whole for _, _, own, whole in _shares(Usage(), price)]
+        exact = [rate.base * NANO_PER_MILLIONTH for rate in rates]
+        whole = all(each == each.to_integral_value() for each in exact) and not any(rate.tiers for rate in rates)
+        price.prepared["whole_nanos"] = tuple(int(each) for each in exact) if whole else None
+        return whole_nanos(price)
 
 
 def fault(usage: Usage) -> str:
@@ -115,12 +140,15 @@ def total(found: Sequence[Line]) -> int:
         return int(sum((line.nano for line in found), start=Decimal(0)).to_integral_value())
 
 
-@lru_cache(maxsize=4096)
 def dump(price: Price) -> str:
     """The unit prices as compact JSON, exact; without the source, which a ledger row has beside them."""
-    rates = {field.name: getattr(price, field.name) for field in fields(price) if field.name != "source"}
-    shapes = {name: _shape(rate) for name, rate in rates.items() if rate is not None}
-    return json.dumps(shapes, separators=(",", ":"))
+    try:
+        return cast("str", price.prepared["dump"])
+    except KeyError:
+        rates = {name: getattr(price, name) for name in RATES.values()}
+        shapes = {name: _shape(rate) for name, rate in rates.items() if rate is not None}
+        text = price.prepared["dump"] = json.dumps(shapes, separators=(",", ":"))
+        return text
 
 
 def load(text: str, source: str = "") -> Price:

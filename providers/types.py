@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
@@ -21,6 +21,14 @@ class ProviderType(StrEnum):
     AZURE_OPENAI = "azure_openai"
     ANTHROPIC = "anthropic"
     DEMO = "demo"
+
+
+class Operation(StrEnum):
+    """What is asked of an upstream: it decides the address and the shapes of body and answer."""
+
+    CHAT = "chat"  # messages -> a message
+    COMPLETION = "completion"  # a prompt -> text, OpenAI's older wire
+    EMBEDDING = "embedding"  # texts -> vectors
 
 
 class UsageSource(StrEnum):
@@ -60,8 +68,7 @@ class Secret:
     __str__ = __repr__
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call. A part is never added to its whole.
 
     `prompt` is the whole prompt, of which `cached` was read from the upstream's prompt cache, `cache_write`
@@ -119,6 +126,8 @@ class Price:
     audio_prompt: Rate | None = None
     audio_completion: Rate | None = None
     source: str = ""  # e.g. "override 2026-11-01" or "genai-prices 0.2.3: openai/gpt-4o"
+    # What `pricing` worked out of these rates and uses again; never copied to another price.
+    prepared: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)  # organization, project
     timeouts: Timeouts = Timeouts()
     quirks: Quirks = Quirks()
+    # What a driver worked out of this endpoint and uses again; never copied to another one.
+    prepared: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +220,17 @@ class Validation:
     auth_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole non-streamed answer: the upstream's JSON and what the meter needs of it."""
 
     body: JSON
-    content: str
-    finish_reason: str | None
-    usage: Usage | None  # None: the upstream did not say
+    content: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None  # None: the upstream did not say
     usage_anomaly: bool = False  # it said something that makes no sense
 
 
-@dataclass(frozen=True, slots=True)
-class StreamChunk:
+class StreamChunk(NamedTuple):
     """One event of a streamed answer: the upstream's JSON and what the meter needs of it.
 
     `body` is the parsed chunk. `content`, `reasoning`, `tool_calls` are this chunk's delta of choice 0

@@ -83,8 +83,9 @@ def _nothing_remembered() -> None:
     from django.core.cache import cache as django_cache
 
     from completions import accounts, jobs, keys, ledger, limits
-    from providers import registry
+    from providers import breaker, registry
 
+    breaker.forget()
     registry._State.current = None
     registry.forget()
     accounts.forget()

@@ -11,24 +11,23 @@ once; holds are released by whoever moves it. See `books` for the invariants, `w
 """
 
 import asyncio
+import random
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-
-from django.utils import timezone
+from datetime import UTC, datetime
 
 from completions.errors import UnavailableError
 from completions.ledger.operations import Adjust, Admit, Opening, Row, Settle
-from completions.ledger.writer import Writer, close, forget, start, submit
+from completions.ledger.replies import LoopReply
+from completions.ledger.writer import close, forget, start, submit, unavailable
 from completions.models import State
-from completions.tasks import unbroken
 
 __all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "new_id", "start"]
 
+_random = random.Random(secrets.randbits(256))  # noqa: S311 - ids are to differ, not to be secret
 ADMIT_SECONDS = 0.8  # a caller is told within a second that the ledger cannot be written
 CORRECT_SECONDS = 30.0
 
@@ -36,87 +35,74 @@ CORRECT_SECONDS = 30.0
 def new_id() -> uuid.UUID:
     """A UUID of version 7: ordered by time (ms), 74 random bits."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | secrets.randbits(80)
+    value = (milliseconds << 80) | _random.getrandbits(80)
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return uuid.UUID(int=value)
 
 
-@dataclass(slots=True)
 class Entry:
     """A row that is open. The pipeline fills it before it leaves; what is not said stays as it was."""
 
-    id: uuid.UUID
-    writer: Writer
-    slot: int
-    final: Row = field(default_factory=dict)
-    attempts: list[Row] = field(default_factory=list)
-    content: Row | None = None
+    __slots__ = ("_admit", "_slot", "_writer", "attempts", "content", "final", "id")
+
+    def __init__(self, opening: Opening) -> None:
+        self.id = opening.id
+        self.final: Row = {}
+        self.attempts: Sequence[Row] = ()
+        self.content: Row | None = None
+        self._admit = Admit(opening, datetime.now(UTC), done=LoopReply())
+        self._slot = -1
 
     def received(self, count: int) -> None:
         """So many bytes of answer have come by now: what is billed if the process dies."""
-        if self.writer.progress is not None:
-            self.writer.progress.count(self.slot, count)
+        if self._writer.progress is not None:
+            self._writer.progress.count(self._slot, count)
+
+    async def __aenter__(self) -> "Entry":
+        self._writer = submit(self._admit)
+        try:
+            cancelled = await _reply(self._admit).wait(ADMIT_SECONDS, unavailable)
+        except UnavailableError:
+            self._admit.abandoned = True
+            raise
+        if self._writer.progress is not None:
+            self._slot = self._writer.progress.begin(self.id)
+        if cancelled is not None:
+            await self._settle()
+            raise cancelled
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        cancelled = await self._settle()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _settle(self) -> asyncio.CancelledError | None:
+        final = {"state": State.UPSTREAM_ERROR, **self.final, "finished_at": datetime.now(UTC)}
+        hold = self._admit.opening.hold_nano
+        charges = dict.fromkeys(self._admit.windows, hold)
+        settle = Settle(self.id, final, self.attempts, self.content, charges, done=LoopReply())
+        submit(settle)
+        cancelled = await _reply(settle).wait()
+        if self._writer.progress is not None:
+            self._writer.progress.end(self._slot)
+        return cancelled
 
 
-@asynccontextmanager
-async def entry(opening: Opening) -> AsyncIterator[Entry]:
+def entry(opening: Opening) -> Entry:
     """Admit on entering, settle on leaving, whatever happens in between; cancellation cannot stop the
     settlement.
 
     Raises BudgetExceededError when a hard budget does not cover the call, UnavailableError when the row
     cannot be written within ADMIT_SECONDS: then nothing may be called.
     """
-    admit = Admit(opening, timezone.now())
-    writer = submit(admit)
-    cancelled = await _admitted(admit)
-    progress = writer.progress
-    opened = Entry(opening.id, writer, progress.begin(opening.id) if progress is not None else -1)
-    try:
-        if cancelled is not None:
-            raise cancelled
-        yield opened
-    finally:
-        final = {"state": State.UPSTREAM_ERROR} | opened.final | {"finished_at": timezone.now()}
-        settle = Settle(opening.id, final, opened.attempts, opened.content)
-        submit(settle)
-        _, cancelled = await unbroken(asyncio.wrap_future(settle.done))
-        if progress is not None:
-            progress.end(opened.slot)
-        if cancelled is not None:
-            raise cancelled
+    return Entry(opening)
 
 
-async def _admitted(admit: Admit) -> asyncio.CancelledError | None:
-    """Wait for the commit, whatever else happens; a cancellation that came meanwhile is returned."""
-    waiting = asyncio.wrap_future(admit.done)
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody asks
-    loop = asyncio.get_running_loop()
-    until = loop.time() + ADMIT_SECONDS
-    cancelled: asyncio.CancelledError | None = None
-    while not waiting.done():
-        if (left := until - loop.time()) <= 0:
-            admit.abandoned = True
-            admit.done.add_done_callback(lambda done: _void(admit, done))
-            raise UnavailableError(
-                "The hub's ledger cannot be written now. Try again shortly.", retry_after=5
-            )
-        try:
-            await asyncio.wait([waiting], timeout=left)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    waiting.result()
-    return cancelled
-
-
-def _void(admit: Admit, done: "Future[None]") -> None:
-    """An admit that was committed after its caller had been refused.
-
-    Nothing was called, so nothing is owed.
-    """
-    if done.exception() is None:
-        final = {"state": State.CANCELLED, "cost_nano_usd": 0, "finished_at": timezone.now()}
-        submit(Settle(admit.opening.id, final))
+def _reply(operation: Admit | Settle) -> LoopReply:
+    assert isinstance(operation.done, LoopReply)  # noqa: S101 - made so above
+    return operation.done
 
 
 def correct(
@@ -133,6 +119,6 @@ def correct(
 
     Doing so again changes nothing. Raises UnavailableError when the database cannot be written.
     """
-    correction = Adjust(completion_id, kind, cost_nano, prices, price_source, reason)
-    submit(correction)
-    correction.done.result(CORRECT_SECONDS)
+    done: Future[None] = Future()
+    submit(Adjust(completion_id, kind, cost_nano, prices, price_source, reason, done))
+    done.result(CORRECT_SECONDS)

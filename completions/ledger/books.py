@@ -12,7 +12,7 @@ Windows are locked and updated in the order of their ids, by every process: no t
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from django.utils import timezone
 from completions.budgets import Claim
 from completions.errors import BudgetExceededError
 from completions.ledger import sql
-from completions.ledger.operations import Adjust, Admit, Operation, Row, Settle
+from completions.ledger.operations import Adjust, Admit, Operation, Settle
 from completions.models import (
     Adjustment,
     AdjustmentKind,
@@ -53,6 +53,10 @@ class Standing:
     was_spent: int
     was_held: int
 
+    def move(self) -> tuple[int, int, int]:
+        """What this transaction adds to `spent` and to `held`, and where."""
+        return self.spent - self.was_spent, self.held - self.was_held, self.id
+
 
 class Books:
     """One transaction. `refused` says which admits exceed a budget; everything else was written."""
@@ -65,16 +69,21 @@ class Books:
         self.refused: dict[uuid.UUID, BudgetExceededError] = {}
         self._exceeded: dict[int, BudgetWindow] = {}
         self._admitted: list[Admit] = []
+        self._running: set[Any] = set()  # of those to be settled, as the database gives their ids
+        self._finals: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
         self._settled: list[tuple[int, uuid.UUID]] = []  # cost, completion
         self._attempts: list[list[Any]] = []
         self._contents: list[list[Any]] = []
 
     def post(self, batch: Sequence[Operation]) -> None:
         """Carry out a batch, inside the caller's transaction."""
-        charged = self._charges(op.id for op in batch if not isinstance(op, Admit))
         admits = [op for op in batch if isinstance(op, Admit)]
+        settles = [op for op in batch if isinstance(op, Settle)]
+        unknown = [op.id for op in batch if isinstance(op, Adjust) or (isinstance(op, Settle) and op.charges is None)]
+        charged = self._charges(unknown) | {op.id: op.charges for op in settles if op.charges is not None}
         self._find_windows(admits)
         self._lock({window for charges in charged.values() for window in charges}, admits)
+        self._running = self._still_running(settles)
         for op in batch:
             if isinstance(op, Admit):
                 self._admit(op)
@@ -103,11 +112,14 @@ class Books:
             self._exceeded[standing.id] = windows.get(pk=standing.id)
         return _refusal(self._exceeded[standing.id], standing, hold)
 
-    def _settle(self, op: Settle, charges: dict[int, int]) -> None:
+    def _settle(self, op: Settle, charges: Mapping[int, int]) -> None:
         cost = op.final.get("cost_nano_usd")
-        if not _update(op.id, op.final):
+        stored_id = sql.uuid_value(op.id)
+        if stored_id not in self._running:
             self._settle_late(op, charges)
             return
+        self._running.remove(stored_id)
+        self._finals.setdefault(tuple(op.final), []).append(sql.settle_values(op.id, op.final))
         for window, hold in charges.items():
             self.standings[window].held -= hold
             self.standings[window].spent += cost or 0
@@ -117,7 +129,7 @@ class Books:
         if op.content is not None:
             self._contents.append(sql.content_values(op.id, op.content))
 
-    def _settle_late(self, op: Settle, charges: dict[int, int]) -> None:
+    def _settle_late(self, op: Settle, charges: Mapping[int, int]) -> None:
         """Another process took this one for dead and settled the row at what it knew.
 
         Book the true cost once.
@@ -132,7 +144,7 @@ class Books:
         prices, source = op.final.get("prices", ""), op.final.get("price_source", "")
         self._adjust(Adjust(op.id, AdjustmentKind.LATE, cost, prices, source, reason), charges)
 
-    def _adjust(self, op: Adjust, charges: dict[int, int]) -> None:
+    def _adjust(self, op: Adjust, charges: Mapping[int, int]) -> None:
         row = Completion.objects.select_for_update().get(pk=op.id)
         corrections = row.adjustments.aggregate(rows=Count("pk"), nano=Coalesce(Sum("amount_nano"), 0))
         difference = op.cost_nano - (row.cost_nano_usd or 0) - corrections["nano"]
@@ -152,9 +164,16 @@ class Books:
 
     # --- the database
 
-    def _charges(self, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[int, int]]:
+    def _still_running(self, settles: Sequence[Settle]) -> set[Any]:
+        """Those of the completions that are in state `running`: locked, this transaction moves them out."""
+        if not settles:
+            return set()
+        with connection.cursor() as cursor:
+            cursor.execute(sql.running(len(settles)), [sql.uuid_value(op.id) for op in settles])
+            return {value for (value,) in cursor.fetchall()}
+
+    def _charges(self, wanted: Sequence[uuid.UUID]) -> dict[uuid.UUID, Mapping[int, int]]:
         """The charges of completions: hold by window."""
-        wanted = list(ids)
         if not wanted:
             return {}
         found: dict[uuid.UUID, dict[int, int]] = {}
@@ -162,7 +181,7 @@ class Books:
             cursor.execute(sql.charges(len(wanted)), [sql.uuid_value(one) for one in wanted])
             for completion, window, hold in cursor.fetchall():
                 found.setdefault(uuid.UUID(str(completion)), {})[window] = hold
-        return found
+        return dict(found)
 
     def _window_of(self, claim: Claim) -> int:
         """The window's id, made when its first call comes.
@@ -230,6 +249,8 @@ class Books:
                 ]
                 if held:
                     cursor.executemany(sql.CHARGE, held)
+            for columns, rows in self._finals.items():
+                cursor.executemany(sql.settle(columns), rows)
             if self._settled:
                 costs = [(cost, sql.uuid_value(one)) for cost, one in self._settled]
                 cursor.executemany(sql.SETTLE_CHARGE, costs)
@@ -237,22 +258,12 @@ class Books:
                 cursor.executemany(sql.INSERT_ATTEMPT, self._attempts)
             if self._contents:
                 cursor.executemany(sql.INSERT_CONTENT, self._contents)
-            for _, standing in sorted(self.standings.items()):
-                spent, held_by = standing.spent - standing.was_spent, standing.held - standing.was_held
-                if spent or held_by:
-                    cursor.execute(sql.MOVE_WINDOW, [spent, held_by, standing.id])
+            moves = [standing.move() for _, standing in sorted(self.standings.items())]
+            if moved := [move for move in moves if move[0] or move[1]]:
+                cursor.executemany(sql.MOVE_WINDOW, moved)
         alerts = [alert for standing in self.standings.values() for alert in _alerts(standing)]
         if alerts:
             BudgetAlert.objects.bulk_create(alerts, ignore_conflicts=True)
-
-
-def _update(completion: uuid.UUID, final: Row) -> bool:
-    """Whether the row was still running, and now is what `final` says."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql.settle(tuple(final)), [*map(sql.value, final.values()), sql.uuid_value(completion)]
-        )
-        return bool(cursor.rowcount == 1)
 
 
 def _alerts(standing: Standing) -> Iterable[BudgetAlert]:

@@ -1,20 +1,21 @@
-"""What is asked of the writer thread, each with a future that tells when it is committed."""
+"""What is asked of the writer thread, each with a reply that tells when it is committed."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from completions.budgets import Claim
+from completions.ledger.replies import LoopReply
 from completions.types import Caller
 
 Row = dict[str, Any]
+Reply = Future[None] | LoopReply  # for who waits in a thread, or on an event loop
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """What is known of a call before it is made: the row in state `running`, and what it may cost at most."""
 
     id: uuid.UUID
@@ -39,7 +40,7 @@ class Admit:
     created_at: datetime
     windows: tuple[int, ...] = ()  # set by the writer: where the hold lies
     abandoned: bool = False  # its caller was refused meanwhile: it need not be written any more
-    done: "Future[None]" = field(default_factory=Future)
+    done: "Reply" = field(default_factory=Future)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +51,8 @@ class Settle:
     final: Row
     attempts: Sequence[Row] = ()
     content: Row | None = None
-    done: "Future[None]" = field(default_factory=Future)
+    charges: Mapping[int, int] | None = None  # its hold by window, where it is known
+    done: "Reply" = field(default_factory=Future)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +69,7 @@ class Adjust:
     prices: str
     price_source: str
     reason: str
-    done: "Future[None]" = field(default_factory=Future)
+    done: "Reply" = field(default_factory=Future)
 
 
 Operation = Admit | Settle | Adjust

@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from completions.ledger.operations import Settle
+from completions.ledger.operations import Row, Settle
+from completions.ledger.sql import json_text
 
 TIMES = ("finished_at", "expires_at")
 
@@ -55,11 +56,18 @@ def _line(settle: Settle) -> bytes:
             "id": settle.id,
             "final": settle.final,
             "attempts": list(settle.attempts),
-            "content": settle.content,
+            "content": _plain(settle.content),
         },
         default=str,
     )
     return text.encode() + b"\n"
+
+
+def _plain(content: Row | None) -> Row | None:
+    """Texts instead of what they are made of: bytes have no place in JSON."""
+    if content is None:
+        return None
+    return {**content, "request": json_text(content["request"]), "response": json_text(content["response"])}
 
 
 def _parsed(line: bytes) -> Settle | None:

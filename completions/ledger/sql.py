@@ -4,12 +4,15 @@ much.
 No text of a caller ever becomes part of a statement: column names come from the code, values are parameters.
 """
 
+import json
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any
 
+import orjson
 from django.db import connection
 
 from completions.ledger.operations import Admit, Row
@@ -145,9 +148,27 @@ def attempt_values(completion: uuid.UUID, row: Row) -> list[Any]:
     return [uuid_value(completion), *(ATTEMPT | row).values()]
 
 
+def settle_values(completion: uuid.UUID, final: Row) -> list[Any]:
+    """The values of `settle(tuple(final))`."""
+    return [*map(value, final.values()), uuid_value(completion)]
+
+
 def content_values(completion: uuid.UUID, row: Row) -> list[Any]:
     """The values of INSERT_CONTENT."""
-    return [uuid_value(completion), row["request"], row["response"], value(row["expires_at"])]
+    request, response = json_text(row["request"]), json_text(row["response"])
+    return [uuid_value(completion), request, response, value(row["expires_at"])]
+
+
+def json_text(body: Mapping[str, Any] | bytes | str | None) -> str | None:
+    """A request's body, or the message that answered it, as it is stored. Bytes are JSON that was parsed."""
+    if body is None or isinstance(body, str):
+        return body
+    if isinstance(body, bytes):
+        return body.decode()
+    try:
+        return orjson.dumps(body).decode()
+    except TypeError:  # half a surrogate pair, integers over 64 bits: escaped, JSON can hold them
+        return json.dumps(body, separators=(",", ":"))
 
 
 @cache
@@ -163,6 +184,16 @@ def settle(columns: tuple[str, ...]) -> str:
         raise ValueError(f"a settlement cannot set {', '.join(sorted(unknown))}")
     changes = ", ".join(f"{column} = %s" for column in columns)
     return f"UPDATE completions_completion SET {changes} WHERE id = %s AND state = 'running'"  # noqa: S608 - as above
+
+
+@cache
+def running(count: int) -> str:
+    """Those of `count` completions that run, locked where the database locks rows."""
+    ending = " FOR UPDATE" if connection.features.has_select_for_update else ""
+    return (
+        "SELECT id FROM completions_completion "  # noqa: S608
+        f"WHERE id IN ({marks(count)}) AND state = 'running' ORDER BY id{ending}"
+    )
 
 
 @cache

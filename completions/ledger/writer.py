@@ -11,15 +11,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.utils import timezone
 
 from completions.errors import UnavailableError
 from completions.ledger import recovery
 from completions.ledger.books import Books, Windows
-from completions.ledger.operations import Admit, Operation, Settle
+from completions.ledger.operations import Admit, Operation, Reply, Settle
 from completions.ledger.progress import Progress
+from completions.ledger.replies import LoopReply, deliver
 from completions.ledger.spool import Spool
+from completions.models import State
 from providers import database
 
 logger = logging.getLogger(__name__)
@@ -97,9 +101,7 @@ class Writer:
                 self._commit(batch)
         except Exception as error:
             logger.exception("the ledger's writer failed")
-            for operation in batch:
-                if not operation.done.done():
-                    _fail(operation, error)
+            deliver((operation.done, unavailable(error)) for operation in batch if not _answered(operation))
 
     def _commit(self, batch: list[Operation]) -> None:
         """One transaction for the batch.
@@ -122,7 +124,7 @@ class Writer:
         if isinstance(operation, Settle) and (plainer := _plainer(operation)) is not None:
             self._commit([plainer])
         else:
-            _fail(operation, error)
+            deliver([(operation.done, unavailable(error))])
 
     def _attempt(self, batch: Sequence[Operation]) -> tuple[Books | None, Exception | None]:
         try:
@@ -163,11 +165,7 @@ class Writer:
                 logger.error("the ledger could neither write nor spool: %s", full)
                 settles = []
         kept = {id(settle) for settle in settles}
-        for operation in batch:
-            if id(operation) in kept:
-                operation.done.set_result(None)
-            else:
-                _fail(operation, error)
+        deliver((one.done, None if id(one) in kept else unavailable(error)) for one in batch)
 
     # --- between batches
 
@@ -269,38 +267,45 @@ def _plainer(settle: Settle) -> Settle | None:
     An attempt or a text that cannot be stored does not keep the row from its end.
     """
     if settle.attempts or settle.content:
-        return Settle(settle.id, settle.final, done=settle.done)
+        return Settle(settle.id, settle.final, charges=settle.charges, done=settle.done)
     return None
 
 
 def _still_wanted(batch: list[Operation]) -> list[Operation]:
     """The batch without admits whose callers have left."""
-    wanted = []
-    for operation in batch:
-        if isinstance(operation, Admit) and operation.abandoned:
-            _fail(operation, None)
-        else:
-            wanted.append(operation)
-    return wanted
+    abandoned = [one for one in batch if isinstance(one, Admit) and one.abandoned]
+    deliver((one.done, unavailable()) for one in abandoned)
+    return [one for one in batch if one not in abandoned] if abandoned else batch
 
 
 def _report(batch: Sequence[Operation], books: Books) -> None:
-    for operation in batch:
-        refusal = books.refused.get(operation.opening.id) if isinstance(operation, Admit) else None
-        if refusal is None:
-            operation.done.set_result(None)
-        else:
-            operation.done.set_exception(refusal)
+    refused = books.refused
+    outcomes: list[tuple[Reply, BaseException | None]] = []
+    for one in batch:
+        refusal = refused.get(one.opening.id) if refused and isinstance(one, Admit) else None
+        outcomes.append((one.done, refusal))
+        if refusal is None and isinstance(one.done, LoopReply) and not one.done.commit():
+            _void(one)
+    deliver(outcomes)
 
 
-def _fail(operation: Operation, error: Exception | None) -> None:
-    refusal = _unavailable()
-    refusal.__cause__ = error
-    operation.done.set_exception(refusal)
+def _void(operation: Operation) -> None:
+    """An admit that was committed after its caller had been refused: nothing was called, nothing is owed."""
+    if isinstance(operation, Admit):
+        final = {"state": State.CANCELLED, "cost_nano_usd": 0, "finished_at": timezone.now()}
+        submit(Settle(operation.opening.id, final))
 
 
-def _unavailable() -> UnavailableError:
-    return UnavailableError("The hub's ledger cannot be written now. Try again shortly.", retry_after=5)
+def _answered(operation: Operation) -> bool:
+    reply = operation.done
+    return reply.over if isinstance(reply, LoopReply) else reply.done()
+
+
+def unavailable(cause: BaseException | None = None) -> UnavailableError:
+    """What a caller is told when its row cannot be written."""
+    refusal = UnavailableError("The hub's ledger cannot be written now. Try again shortly.", retry_after=5)
+    refusal.__cause__ = cause
+    return refusal
 
 
 class _Process:
@@ -317,8 +322,9 @@ def submit(operation: Operation) -> Writer:
         if _Process.writer is None:
             _Process.writer = Writer()
         if isinstance(operation, Admit) and _Process.writer.away:
-            raise _unavailable()
-        operation.done.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
+            raise unavailable()
+        if isinstance(operation.done, Future):
+            operation.done.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
         _Process.writer.operations.put(operation)
         return _Process.writer
 

@@ -53,18 +53,21 @@ Loops = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, RedisLimiter]
 class _Process:
     """What this process counts by. A connection to Redis belongs to the loop it was opened on."""
 
+    redis_url: str | None = None  # as the settings say; read once, for they are slow to ask
     memory = MemoryLimiter()
     by_loop: ClassVar[Loops] = weakref.WeakKeyDictionary()
 
 
 def limiter() -> MemoryLimiter | RedisLimiter:
     """The limiter of the running loop."""
-    if not settings.REDIS_URL:
+    if _Process.redis_url is None:
+        _Process.redis_url = settings.REDIS_URL
+    if not _Process.redis_url:
         return _Process.memory
     loop = asyncio.get_running_loop()
     found = _Process.by_loop.get(loop)
     if found is None:
-        found = _Process.by_loop[loop] = RedisLimiter(settings.REDIS_URL, fallback=_Process.memory)
+        found = _Process.by_loop[loop] = RedisLimiter(_Process.redis_url, fallback=_Process.memory)
     return found
 
 
@@ -75,5 +78,6 @@ async def aclose() -> None:
 
 
 def forget() -> None:
-    """Count from zero again in this process: for tests."""
+    """Count from zero again in this process, by the settings of this moment: for tests."""
     _Process.memory = MemoryLimiter()
+    _Process.redis_url = None

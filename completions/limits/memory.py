@@ -72,6 +72,10 @@ class MemoryLimiter:
         return grant
 
     async def release(self, grant: Grant, used_tokens: int | None) -> None:
+        """`give_back`, for who waits until it is done."""
+        self.give_back(grant, used_tokens)
+
+    def give_back(self, grant: Grant, used_tokens: int | None) -> None:
         """Free the slot and correct the charge to what was used (None: unknown, it stands). Idempotent."""
         with self._lock:
             if grant.released:

@@ -88,6 +88,13 @@ class RedisLimiter:
             pass  # logged where it was noticed
         return None
 
+    def give_back(self, grant: Grant, used_tokens: int | None) -> None:
+        """`release` for who does not wait: nobody's answer depends on it."""
+        if grant.released or grant.local:
+            self._fallback.give_back(grant, used_tokens)
+        else:
+            self._batches.spawn(self.release(grant, used_tokens))
+
     async def renew(self) -> None:
         """Prolong the leases of the calls that run here. A timer does it; tests need not wait for that."""
         held = list(self._held.values())

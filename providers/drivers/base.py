@@ -5,32 +5,45 @@ of `providers.errors` and nothing else (cancellation apart).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from providers.types import JSON, Answer, Endpoint, ModelInfo, StreamChunk, Target, Validation
+from providers.types import JSON, Answer, Endpoint, ModelInfo, Operation, StreamChunk, Target, Validation
 
 HeaderListener = Callable[
     [str, Mapping[str, str]], None
 ]  # provider slug, the answer's headers (lower-case names)
 
 
+class Sink(Protocol):
+    """Where a streamed answer goes. Both ends live on one event loop."""
+
+    def put(self, chunks: Sequence[StreamChunk]) -> bool:
+        """Take the chunks that came. False: its readers are behind; bring no more before `room` returns."""
+
+    async def room(self) -> None:
+        """Wait until the readers have caught up."""
+
+
 class Driver(ABC):
     """One wire dialect."""
 
     @abstractmethod
-    async def complete(self, target: Target, body: JSON, *, deadline: float) -> Answer:
+    async def complete(self, target: Target, operation: Operation, body: JSON, *, deadline: float) -> Answer:
         """One whole answer.
 
-        `body` is an OpenAI chat completion request (`messages` and parameters; its `model` and `stream` are
-        set here). `deadline` is the loop time (`loop.time()`) by which the call must end. Raises
-        UpstreamError.
+        `body` is a request in OpenAI's shape (its `model` and `stream` are set here). `deadline` is the loop
+        time (`loop.time()`) by which the call must end. Raises UpstreamError.
         """
 
     @abstractmethod
-    def stream(self, target: Target, body: JSON, *, deadline: float) -> AsyncGenerator[StreamChunk, None]:
-        """The answer chunk by chunk; ends normally only after a finish_reason or [DONE] was seen.
+    async def stream(
+        self, target: Target, operation: Operation, body: JSON, sink: Sink, *, deadline: float
+    ) -> None:
+        """Bring the answer to `sink` as it comes; return once a finish_reason or [DONE] was seen.
 
-        Closing the generator closes the upstream connection. Raises UpstreamError, before or between chunks.
+        Nothing is brought before the answer has begun with content: an error until then is the whole answer.
+        Cancelling it closes the upstream connection at once. Raises UpstreamError, also in the middle.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""OpenAI's chat completion shapes: requests as they leave, answers and chunks as they come."""
+"""OpenAI's shapes: requests as they leave, answers and chunks as they come."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,16 +7,18 @@ from typing import Any
 import orjson
 
 from providers.drivers.refusals import error_inside
-from providers.drivers.usage import usage_of
+from providers.drivers.usage import NOTHING, usage_of
 from providers.errors import UpstreamInvalid
-from providers.types import JSON, Answer, Endpoint, StreamChunk, Target
+from providers.types import JSON, Answer, Endpoint, Operation, StreamChunk, Target
 
 BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
-def request_bytes(target: Target, body: JSON, *, stream: bool) -> bytes:
+def request_bytes(target: Target, operation: Operation, body: JSON, *, stream: bool) -> bytes:
     """The request's JSON: the provider's defaults under the caller's `body`, in this upstream's dialect."""
     quirks = target.endpoint.quirks
+    if operation is Operation.EMBEDDING:  # the defaults are of generated text
+        return _dumped({**body, "model": target.upstream_model})
     given = {**target.default_config, **body, "model": target.upstream_model}
     # The caller's bound, under either name, replaces a default under the other.
     bound = next((body[name] for name in BOUNDS if body.get(name) is not None), None)
@@ -25,11 +27,15 @@ def request_bytes(target: Target, body: JSON, *, stream: bool) -> bytes:
     for name in (*BOUNDS, "stream", "stream_options"):
         given.pop(name, None)
     if bound is not None:
-        given[quirks.output_bound] = bound
+        given[quirks.output_bound if operation is Operation.CHAT else "max_tokens"] = bound
     if stream:
         given["stream"] = True
         if quirks.stream_usage_option:
             given["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return _dumped(given)
+
+
+def _dumped(given: JSON) -> bytes:
     try:
         return orjson.dumps(given)
     except TypeError:  # lone surrogates, integers over 64 bits: JSON all the same
@@ -51,60 +57,84 @@ def parsed(raw: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def answer_of(endpoint: Endpoint, raw: bytes) -> Answer:
+def answer_of(endpoint: Endpoint, raw: bytes, operation: Operation = Operation.CHAT) -> Answer:
     """A whole answer. Raises UpstreamError for an error inside it, UpstreamInvalid for anything else."""
     body = _object(endpoint, raw)
+    usage = usage_of(body)
+    if operation is Operation.EMBEDDING:
+        data = body.get("data")
+        if not isinstance(data, list) or not data:
+            raise invalid(endpoint, "an answer without data")
+        return Answer(body, "", None, usage.usage, usage.anomaly)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise invalid(endpoint, "an answer without choices")
     first = _first(choices)
-    message = first.get("message") if first else None
-    if first is None or not isinstance(message, Mapping):
-        raise invalid(endpoint, "a choice without a message")
-    content, _ = _texts(message)
-    usage = usage_of(body)
+    if first is None:
+        raise invalid(endpoint, "an answer without its first choice")
+    content = _content(endpoint, first, operation)
     return Answer(body, content, _text(first.get("finish_reason")) or None, usage.usage, usage.anomaly)
 
 
-def chunk_of(endpoint: Endpoint, raw: str, *, event: str = "message") -> StreamChunk:
+def _content(endpoint: Endpoint, choice: Mapping[str, Any], operation: Operation) -> str:
+    """The text of a whole answer's choice."""
+    if operation is Operation.COMPLETION:
+        if not isinstance(choice.get("text"), str):
+            raise invalid(endpoint, "a choice without text")
+        return str(choice["text"])
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise invalid(endpoint, "a choice without a message")
+    return _texts(message)[0]
+
+
+def chunk_of(endpoint: Endpoint, raw: bytes, *, event: str = "message") -> StreamChunk:
     """One event of a stream. Raises UpstreamError for an error event, UpstreamInvalid for anything else."""
     body = _object(endpoint, raw)
     if event == "error":
         raise error_inside(endpoint, body)
     choices = body.get("choices")
-    usage = usage_of(body)
+    usage = usage_of(body) if "usage" in body or "x_groq" in body or "usageMetadata" in body else NOTHING
     if not isinstance(choices, list):
         if choices is None and (usage.usage or usage.anomaly):
             return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly)
         raise invalid(endpoint, "an event without choices")
-    if not all(isinstance(choice, Mapping) for choice in choices):
-        raise invalid(endpoint, "a choice that is not an object")
+    for choice in choices:
+        if not isinstance(choice, dict):
+            raise invalid(endpoint, "a choice that is not an object")
     first = _first(choices)
     if first is None:
         return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly)
     delta = first.get("delta")
-    if delta is not None and not isinstance(delta, Mapping):
+    finish_reason = _text(first.get("finish_reason")) or None
+    if delta is None:  # the older wire has text instead
+        return StreamChunk(body, _text(first.get("text")), "", (), finish_reason, usage.usage, usage.anomaly)
+    if not isinstance(delta, dict):
         raise invalid(endpoint, "a delta that is not an object")
     content, reasoning = _texts(delta) if delta else ("", "")
-    calls = delta.get("tool_calls") if delta else None
-    tool_calls = tuple(call for call in calls if isinstance(call, dict)) if isinstance(calls, list) else ()
-    finish_reason = _text(first.get("finish_reason")) or None
-    return StreamChunk(body, content, reasoning, tool_calls, finish_reason, usage.usage, usage.anomaly)
+    return StreamChunk(
+        body, content, reasoning, _tool_calls(delta), finish_reason, usage.usage, usage.anomaly
+    )
 
 
-def chunk_of_answer(endpoint: Endpoint, raw: bytes) -> StreamChunk:
+def _tool_calls(delta: JSON) -> tuple[JSON, ...]:
+    calls = delta.get("tool_calls")
+    return tuple(call for call in calls if isinstance(call, dict)) if isinstance(calls, list) else ()
+
+
+def chunk_of_answer(endpoint: Endpoint, raw: bytes, operation: Operation) -> StreamChunk:
     """A whole answer that came where a stream was asked for, as the one chunk of a stream."""
-    body = answer_of(endpoint, raw).body
+    body = answer_of(endpoint, raw, operation).body
     choices = [
         {
             **{name: value for name, value in choice.items() if name != "message"},
-            "delta": choice.get("message"),
+            **({"delta": choice["message"]} if "message" in choice else {}),
         }
         for choice in body["choices"]
         if isinstance(choice, Mapping)
     ]
-    chunk = {**body, "object": "chat.completion.chunk", "choices": choices}
-    return chunk_of(endpoint, json.dumps(chunk))
+    kind = "chat.completion.chunk" if operation is Operation.CHAT else body.get("object")
+    return chunk_of(endpoint, json.dumps({**body, "object": kind, "choices": choices}).encode())
 
 
 def begins(chunk: StreamChunk) -> bool:
@@ -113,7 +143,7 @@ def begins(chunk: StreamChunk) -> bool:
         return True
     for choice in chunk.body.get("choices") or ():
         delta = choice.get("delta") or {}
-        if choice.get("finish_reason") or any(value for name, value in delta.items() if name != "role"):
+        if choice.get("finish_reason") or choice.get("text") or any(value for name, value in delta.items() if name != "role"):
             return True
     return False
 

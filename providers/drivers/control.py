@@ -5,7 +5,6 @@ The key is put on by us; the SDK never sees it.
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import openai
 from providers.drivers import wire
 from providers.drivers.base import HeaderListener
 from providers.drivers.chunks import invalid, parsed
+from providers.drivers.connections import Pool
 from providers.errors import UpstreamAuthError, UpstreamError, UpstreamRejected
 from providers.types import Endpoint, ModelInfo, Validation
 
@@ -34,26 +34,24 @@ class Transport(httpx2.AsyncBaseTransport):
         self.endpoint = endpoint
         self.headers = {"accept": "application/json", "content-type": "application/json", **headers}
         self.heard = heard
-        self.session = wire.new_session()  # of this one call: its loop may end with it
+        self.pool = Pool()  # of this one call: its loop may end with it
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         endpoint = self.endpoint
         seconds = min(MAX_SECONDS, endpoint.timeouts.total)
         deadline = asyncio.get_running_loop().time() + seconds
         data = await request.aread()
-        async with wire.phase(endpoint, "total", math.inf, deadline):
-            response = await wire.send(
-                self.session, request.method, str(request.url), self.headers, endpoint, data or None
-            )
-            try:
-                await wire.check(endpoint, response, self.heard)
-                body = await wire.read_body(response, endpoint.provider)
-            finally:
-                response.close()
-        return httpx2.Response(response.status, content=body, request=request)
+        asked = wire.request(endpoint, request.method, str(request.url), self.headers)
+        exchange = await wire.begin(endpoint, asked, data or b"", deadline, pool=self.pool)
+        try:
+            await wire.check(endpoint, exchange, self.heard)
+            body = await exchange.whole()
+        finally:
+            exchange.close()
+        return httpx2.Response(exchange.status, content=body, request=request)
 
     async def aclose(self) -> None:
-        await self.session.close()
+        self.pool.close()
 
 
 async def list_models(

@@ -1,23 +1,32 @@
 """The demo provider: no network, no key, no model. It answers by rule, always the same, and says so."""
 
 import asyncio
-import functools
 import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import tiktoken
-
-from providers.drivers.base import Driver
+from providers.drivers.base import Driver, Sink
+from providers.drivers.demo_embeddings import embeddings, encoding, prompt_text
 from providers.drivers.samples import sample
 from providers.errors import UpstreamTimeout
-from providers.types import JSON, Answer, Endpoint, ModelInfo, StreamChunk, Target, Usage, Validation
+from providers.types import (
+    JSON,
+    Answer,
+    Endpoint,
+    ModelInfo,
+    Operation,
+    StreamChunk,
+    Target,
+    Usage,
+    Validation,
+)
 
 MODEL = "demo-chat"
+EMBEDDING_MODEL = "demo-embedding"
 WORD_DELAY_SECONDS = 0.02
 QUOTED = 160  # characters of the prompt that are repeated
 MESSAGE_OVERHEAD = 3  # tokens around each message, and before the answer, as OpenAI counts them
@@ -67,9 +76,29 @@ class _Reply:
     finish_reason: str
     usage: Usage
 
-    def chunk(self, delta: JSON | None, finish_reason: str | None = None, **more: Any) -> JSON:
-        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
-        return {**self.head("chat.completion.chunk"), "choices": choices, **more}
+    def chunks(self, operation: Operation) -> Iterator[StreamChunk]:
+        """The answer as a stream: its beginning, its pieces, its end, its usage."""
+        if operation is Operation.COMPLETION:
+            head = self.head("text_completion")
+            for piece in self.pieces:
+                yield StreamChunk({**head, "choices": [_choice(None, text=piece)]}, content=piece)
+            last = _choice(self.finish_reason, text="")
+        else:
+            head = self.head("chat.completion.chunk")
+            begun = _choice(None, delta={"role": "assistant", "content": ""})
+            yield StreamChunk({**head, "choices": [begun]})
+            yield from self._deltas(head)
+            last = _choice(self.finish_reason, delta={})
+        yield StreamChunk({**head, "choices": [last]}, finish_reason=self.finish_reason)
+        yield StreamChunk({**head, "choices": [], "usage": self.wire_usage()}, usage=self.usage)
+
+    def _deltas(self, head: JSON) -> Iterator[StreamChunk]:
+        if self.call:
+            call = {"index": 0, **self.call}
+            yield StreamChunk({**head, "choices": [_choice(None, delta={"tool_calls": [call]})]}, tool_calls=(call,))
+            return
+        for piece in self.pieces:
+            yield StreamChunk({**head, "choices": [_choice(None, delta={"content": piece})]}, content=piece)
 
     def head(self, kind: str) -> JSON:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -83,48 +112,53 @@ class _Reply:
         }
 
 
+def _choice(finish_reason: str | None, **parts: Any) -> JSON:
+    return {"index": 0, **parts, "finish_reason": finish_reason}
+
+
 class DemoDriver(Driver):
     """`word_delay`: seconds between streamed words; whole answers take as long as their stream would."""
 
     def __init__(self, word_delay: float = WORD_DELAY_SECONDS) -> None:
         self.word_delay = word_delay
 
-    async def complete(self, target: Target, body: JSON, *, deadline: float) -> Answer:
-        reply = await asyncio.to_thread(_reply, target, body)
+    async def complete(self, target: Target, operation: Operation, body: JSON, *, deadline: float) -> Answer:
+        if operation is Operation.EMBEDDING:
+            return await asyncio.to_thread(embeddings, target, body)
+        reply = await asyncio.to_thread(_reply, target, operation, body)
         for _ in reply.pieces:
             await self._pause(target, deadline)
-        text = "".join(reply.pieces)
-        message: JSON = {"role": "assistant", "content": None if reply.call else text}
+        text = "" if reply.call else "".join(reply.pieces)
+        choice: JSON = {"index": 0, "finish_reason": reply.finish_reason}
+        if operation is Operation.COMPLETION:
+            choice |= {"text": text, "logprobs": None}
+        else:
+            choice["message"] = {"role": "assistant", "content": None if reply.call else text}
         if reply.call:
-            message["tool_calls"] = [reply.call]
-        answer = {
-            **reply.head("chat.completion"),
-            "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
-            "usage": reply.wire_usage(),
-        }
-        return Answer(answer, "" if reply.call else text, reply.finish_reason, reply.usage)
+            choice["message"]["tool_calls"] = [reply.call]
+        kind = "chat.completion" if operation is Operation.CHAT else "text_completion"
+        answer = {**reply.head(kind), "choices": [choice], "usage": reply.wire_usage()}
+        return Answer(answer, text, reply.finish_reason, reply.usage)
 
     async def stream(
-        self, target: Target, body: JSON, *, deadline: float
-    ) -> AsyncGenerator[StreamChunk, None]:
-        reply = await asyncio.to_thread(_reply, target, body)
-        yield StreamChunk(reply.chunk({"role": "assistant", "content": ""}))
-        if reply.call:
-            await self._pause(target, deadline)
-            call = {"index": 0, **reply.call}
-            yield StreamChunk(reply.chunk({"tool_calls": [call]}), tool_calls=(call,))
-        for piece in () if reply.call else reply.pieces:
-            await self._pause(target, deadline)
-            yield StreamChunk(reply.chunk({"content": piece}), content=piece)
-        yield StreamChunk(reply.chunk({}, reply.finish_reason), finish_reason=reply.finish_reason)
-        yield StreamChunk(reply.chunk(None, usage=reply.wire_usage()), usage=reply.usage)
+        self, target: Target, operation: Operation, body: JSON, sink: Sink, *, deadline: float
+    ) -> None:
+        reply = await asyncio.to_thread(_reply, target, operation, body)
+        for chunk in reply.chunks(operation):
+            if chunk.content or chunk.tool_calls:
+                await self._pause(target, deadline)
+            if not sink.put([chunk]):
+                await sink.room()
 
     async def list_models(self, endpoint: Endpoint) -> list[ModelInfo]:
-        return [ModelInfo(MODEL, context_window=128_000, max_output=4_096, owned_by="llmhub")]
+        return [
+            ModelInfo(MODEL, context_window=128_000, max_output=4_096, owned_by="llmhub"),
+            ModelInfo(EMBEDDING_MODEL, context_window=8_192, owned_by="llmhub"),
+        ]
 
     async def validate(self, endpoint: Endpoint) -> Validation:
         message = "The demo provider answers by itself; there is nothing to connect to."
-        return Validation(ok=True, message=message, latency_ms=0, models=1)
+        return Validation(ok=True, message=message, latency_ms=0, models=2)
 
     async def _pause(self, target: Target, deadline: float) -> None:
         left = deadline - asyncio.get_running_loop().time()
@@ -135,16 +169,18 @@ class DemoDriver(Driver):
             raise UpstreamTimeout(message, phase="total", provider=provider)
 
 
-def _reply(target: Target, body: JSON) -> _Reply:
+def _reply(target: Target, operation: Operation, body: JSON) -> _Reply:
     given = {**target.default_config, **body}
     messages = [message for message in given.get("messages") or () if isinstance(message, dict)]
+    if operation is Operation.COMPLETION:
+        messages = [{"role": "user", "content": prompt_text(given.get("prompt"))}]
     call = _tool_call(given)
     text = json.dumps(call["function"]) if call else _text(messages, given.get("response_format"))
     text, finish_reason = (text, "tool_calls") if call else _cut_at_stop(text, given.get("stop"))
-    tokens = _encoding().encode(text, disallowed_special=())
+    tokens = encoding().encode(text, disallowed_special=())
     bound = given.get("max_completion_tokens") or given.get("max_tokens")
     if not call and isinstance(bound, int) and len(tokens) > bound:
-        text = _encoding().decode(tokens[:bound], errors="ignore")
+        text = encoding().decode(tokens[:bound], errors="ignore")
         tokens, finish_reason = tokens[:bound], "length"
     return _Reply(
         id=_id("chatcmpl-demo-", given),
@@ -217,7 +253,7 @@ def _count(messages: Sequence[JSON], tools: Any) -> int:
     texts = [f"{message.get('role')}{_words(message)}" for message in messages]
     texts += [json.dumps(tools)] if tools else []
     counted = sum(
-        len(tokens) for tokens in _encoding().encode_batch(texts, num_threads=1, disallowed_special=())
+        len(tokens) for tokens in encoding().encode_batch(texts, num_threads=1, disallowed_special=())
     )
     return counted + MESSAGE_OVERHEAD * (len(messages) + 1)
 
@@ -225,9 +261,3 @@ def _count(messages: Sequence[JSON], tools: Any) -> int:
 def _id(prefix: str, given: JSON) -> str:
     digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
     return prefix + digest.hexdigest()[:24]
-
-
-@functools.cache
-def _encoding() -> tiktoken.Encoding:
-    """Loaded once, from TIKTOKEN_CACHE_DIR; takes a moment and 70 MiB."""
-    return tiktoken.get_encoding("o200k_base")

@@ -15,7 +15,7 @@ class Event(NamedTuple):
     """One event; `event` is "message" where the stream named none."""
 
     event: str
-    data: str
+    data: bytes  # UTF-8, as far as the upstream keeps to the standard
     id: str
 
 
@@ -31,34 +31,51 @@ class SSEParser:
         self._data_bytes = 0
         self._event = ""
         self._id = ""
+        self._clean = False  # between two events, and not before the first
+        self._too_long = False  # the line whose end has not come is
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises UpstreamInvalid for a line or an event over the cap."""
+        if self._clean and data.endswith(b"\n\n") and len(data) <= self.max_line_bytes:
+            if plain := _plain(data):
+                return [Event("message", line[6:], self._id) for line in plain]
+        self._clean = False
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
+        if self._too_long:
+            raise self._over_cap()
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
         if not end:
             self._keep(data)
-            return []
+            return self._unless_too_long([])
         block = bytes(self._rest) + data[:end] if self._rest else data[:end]
         self._rest.clear()
         self._keep(data[end:])
         if b"\r" in block:
             self._after_cr = end == len(data) and block.endswith(b"\r")
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return self._lines(block)
+        events = self._lines(block)
+        self._clean = not (self._rest or self._data or self._event or self._after_cr)
+        return self._unless_too_long(events)
 
     def close(self) -> list[Event]:
         """The event that the end of the stream left unfinished, if any."""
+        if self._too_long:
+            raise self._over_cap()
         block = bytes(self._rest) + b"\n\n"
         self._rest.clear()
         return self._lines(block)
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
-        if len(self._rest) > self.max_line_bytes:
+        self._too_long = len(self._rest) > self.max_line_bytes
+
+    def _unless_too_long(self, events: list[Event]) -> list[Event]:
+        """The events before a line that is too long are given out; the next look at it raises."""
+        if self._too_long and not events:
             raise self._over_cap()
+        return events
 
     def _lines(self, block: bytes) -> list[Event]:
         if self._at_start:
@@ -88,7 +105,7 @@ class SSEParser:
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data = []
         self._data_bytes = 0
-        return Event(self._event or "message", data.decode("utf-8", "replace"), self._id)
+        return Event(self._event or "message", data, self._id)
 
     def _field(self, line: bytes) -> None:
         if len(line) > self.max_line_bytes:
@@ -104,3 +121,14 @@ class SSEParser:
 
     def _over_cap(self) -> UpstreamInvalid:
         return UpstreamInvalid(f"the upstream sent an event of more than {self.max_line_bytes:,} bytes")
+
+
+def _plain(data: bytes) -> list[bytes]:
+    """The events of a read that holds nothing but whole ones of a single data line each; else none."""
+    if b"\r" in data:
+        return []
+    lines = data[:-2].split(b"\n\n")
+    for line in lines:
+        if not line.startswith(b"data: ") or b"\n" in line:
+            return []
+    return lines

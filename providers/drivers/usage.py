@@ -1,7 +1,6 @@
 """What an upstream says it used, in the shapes that vendors use, or the finding that it makes no sense."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from providers.types import Usage
@@ -20,6 +19,7 @@ class _Nonsense(Exception):
     """A figure that is no count of tokens."""
 
 
+PLAIN = frozenset(("prompt_tokens", "completion_tokens", "total_tokens"))
 NOTHING = ParsedUsage(None)
 NONSENSE = ParsedUsage(None, anomaly=True)
 
@@ -37,6 +37,8 @@ def parse_usage(raw: Any) -> ParsedUsage:
         return NOTHING
     if not isinstance(raw, Mapping):
         return NONSENSE
+    if (plain := _plain(raw)) is not None:
+        return plain
     try:
         usage = _usage(raw)
     except _Nonsense:
@@ -49,7 +51,17 @@ def parse_usage(raw: Any) -> ParsedUsage:
         return NONSENSE
     audio_prompt = min(usage.audio_prompt, usage.prompt - usage.cached - usage.cache_write)
     audio_completion = min(usage.audio_completion, usage.completion - usage.reasoning)
-    return ParsedUsage(replace(usage, audio_prompt=audio_prompt, audio_completion=audio_completion))
+    return ParsedUsage(usage._replace(audio_prompt=audio_prompt, audio_completion=audio_completion))
+
+
+def _plain(raw: Mapping[str, Any]) -> ParsedUsage | None:
+    """OpenAI's three figures with nothing beside them, which most answers have; None: look closer."""
+    if raw.keys() <= PLAIN:
+        prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+        if type(prompt) is int and type(completion) is int and 0 <= prompt <= MAX_TOKENS:
+            if 0 <= completion <= MAX_TOKENS and raw.get("total_tokens") == prompt + completion:
+                return ParsedUsage(Usage(prompt, completion))
+    return None
 
 
 def usage_of(body: Mapping[str, Any]) -> ParsedUsage:

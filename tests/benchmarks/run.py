@@ -1,184 +1,106 @@
-"""What one call costs the hub's process in CPU, as a multiple of what a bare relay costs. Under a minute.
+"""What the hub costs, row by row, beside the floor of its stack. Four minutes; Linux only.
 
-`make bench`, or `python -m tests.benchmarks.run --seconds 10 --concurrency 8`.
+`make bench`, or `python -m tests.benchmarks.run [--list] [--only ROW …] [--seconds 3] [--profile]`.
 """
 
 import argparse
-import asyncio
 import os
-import socket
-import subprocess
+import platform
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-import aiohttp
+from tests.benchmarks import profiling
+from tests.benchmarks.processes import LOAD_CORE, SERVER_CORE, NotMeasured
+from tests.benchmarks.rows import ROWS, Row
+from tests.benchmarks.subjects import Bench, Target
+from tests.benchmarks.work import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
-KEY = f"sk-llmhub-benchmark000-{'b' * 43}"
-BODY = {
-    "model": "bench",
-    "messages": [{"role": "user", "content": "Say something short about the sea."}],
-    "config": {"max_tokens": 100},
-}
-WARM_UP_SECONDS = 2.0
-TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
-CONFIGURATION = """
-providers:
-  - slug: bench
-    type: openai_compatible
-    base_url: http://127.0.0.1:{port}/v1
-    models: [{{name: bench, prices: {{prompt: 1, completion: 2}}}}]
-    default_model: bench
-projects:
-  - slug: bench
-    name: Benchmark
-    keys:
-      - name: bench
-        secret: "{key}"
-        limits: {{requests_per_minute: 100000000, tokens_per_minute: 1000000000, concurrent: 10000}}
-        budgets: [{{amount: 1000000, period: month, hard: true}}]
-"""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One subject under load."""
-
-    name: str
-    requests: int
-    seconds: float
-    cpu_seconds: float
-
-    @property
-    def cpu_microseconds(self) -> float:
-        return self.cpu_seconds / self.requests * 1e6
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def running(port: int, *command: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of ours, from when its port answers."""
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"{' '.join(command)} did not start")
-                time.sleep(0.05)
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process with all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_SECONDS
-
-
-async def load(url: str, seconds: float, concurrency: int) -> int:
-    """Post BODY over and over; how many were answered. Exits where one is not."""
-    deadline, answered = time.monotonic() + seconds, 0
-    headers = {"authorization": f"Bearer {KEY}"}
-
-    async def caller(session: aiohttp.ClientSession) -> None:
-        nonlocal answered
-        while time.monotonic() < deadline:
-            async with session.post(url, json=BODY, headers=headers) as answer:
-                text = await answer.text()
-                if answer.status != 200 or "A short answer" not in text:
-                    sys.exit(f"{url} answered {answer.status}: {text[:300]}")
-            answered += 1
-
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(caller(session) for _ in range(concurrency)))
-    return answered
-
-
-def measure(name: str, pid: int, url: str, options: argparse.Namespace) -> Figure:
-    asyncio.run(load(url, WARM_UP_SECONDS, options.concurrency))
-    cpu, began = cpu_seconds(pid), time.monotonic()
-    answered = asyncio.run(load(url, options.seconds, options.concurrency))
-    return Figure(name, answered, time.monotonic() - began, cpu_seconds(pid) - cpu)
-
-
-def set_up_hub(data: Path, upstream: int) -> dict[str, str]:
-    """The hub's environment, its database made and its provider applied."""
-    environment = {"LLMHUB_DATA_DIR": str(data), "PORT": str(free_port()), "LLMHUB_LOG_LEVEL": "ERROR"}
-    environment |= {"DJANGO_SETTINGS_MODULE": "llmhub.settings", "DATABASE_URL": "", "REDIS_URL": ""}
-    configuration = data / "bench.yaml"
-    configuration.write_text(CONFIGURATION.format(port=upstream, key=KEY))
-    for command in (["migrate", "--verbosity", "0"], ["apply", str(configuration)]):
-        subprocess.run(
-            [sys.executable, "manage.py", *command],
-            cwd=ROOT,
-            env=os.environ | environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-    return environment
-
-
-def figures(options: argparse.Namespace) -> list[Figure]:
-    with ExitStack() as stack:
-        upstream, relay = free_port(), free_port()
-        stack.enter_context(running(upstream, "-m", "tests.benchmarks.upstream", str(upstream)))
-        bare = stack.enter_context(
-            running(
-                relay,
-                *("-m", "uvicorn", "tests.benchmarks.relay:relay", "--port", str(relay), "--no-access-log"),
-                *("--log-level", "warning"),
-                UPSTREAM=f"http://127.0.0.1:{upstream}/v1/chat/completions",
-            )
-        )
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmhub-bench-")))
-        environment = set_up_hub(data, upstream)
-        hub = stack.enter_context(running(int(environment["PORT"]), "manage.py", "serve", **environment))
-        bare_hub = free_port()
-        pipeline = stack.enter_context(
-            running(
-                bare_hub,
-                *("-m", "uvicorn", "tests.benchmarks.bare_pipeline:serve", "--port", str(bare_hub)),
-                *("--no-access-log", "--log-level", "warning"),
-                **environment,
-            )
-        )
-        hub_url = f"http://127.0.0.1:{environment['PORT']}/api/completions/"
-        return [
-            measure("bare relay", bare.pid, f"http://127.0.0.1:{relay}/", options),
-            measure("the pipeline", pipeline.pid, f"http://127.0.0.1:{bare_hub}/", options),
-            measure("POST /api/completions/", hub.pid, hub_url, options),
-        ]
+COLUMNS = "{:<13}{:<26}{:>10}{:>10}{:>10}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each subject is measured")
-    parser.add_argument("--concurrency", type=int, default=8, help="callers at a time")
-    found = figures(parser.parse_args())
-    print(f"{'subject':<24}{'requests':>10}{'requests/s':>12}{'CPU µs/request':>16}{'ratio':>8}")
-    for figure in found:
-        ratio = figure.cpu_microseconds / found[0].cpu_microseconds
-        rate = figure.requests / figure.seconds
-        print(
-            f"{figure.name:<24}{figure.requests:>10}{rate:>12.0f}{figure.cpu_microseconds:>16.0f}{ratio:>8.1f}"
-        )
+    options = arguments()
+    if options.list:
+        for row in ROWS:
+            print(f"{row.name:<14}{row.about}")
+        return
+    if sys.platform != "linux":
+        sys.exit("The benchmarks read /proc and use epoll: they run on Linux only.")
+    os.sched_setaffinity(0, {LOAD_CORE})
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmhub-bench-")))
+        bench = Bench(stack, folder, options.seconds)
+        wanted = options.only or ([ROWS[0].name] if options.profile else [row.name for row in ROWS])
+        rows = [row for row in ROWS if row.name in wanted]
+        if options.profile:
+            profiling.report(bench, rows)
+        else:
+            table(bench, rows)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="name the rows and measure nothing")
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=[row.name for row in ROWS], default=[])
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each subject is measured")
+    parser.add_argument(
+        "--profile", action="store_true", help="where the hub's time goes, in the rows of --only (or chat-32)"
+    )
+    return parser.parse_args()
+
+
+def table(bench: Bench, rows: list[Row]) -> None:
+    if SERVER_CORE == LOAD_CORE:
+        print("There is one core only: server and load disturb each other, and latencies say nothing.")
+    print(f"Python {platform.python_version()}, load average before the run {os.getloadavg()[0]:.1f}")
+    print(COLUMNS.format("row", "figure", "hub", "floor", "compared"), flush=True)
+    for row in rows:
+        for line in lines(bench, row):
+            print(line, flush=True)
+
+
+def lines(bench: Bench, row: Row) -> list[str]:
+    """The row in print. What cannot be measured says why, and stops nothing."""
+    floor, floor_problem = figures(bench.floor_for(row.request), row)
+    hub, hub_problem = figures(bench.hub_for(row.request), row)
+    names = list(dict.fromkeys(figure.name for figure in (*hub, *floor)))
+    printed = [_line(name, _named(hub, name), _named(floor, name)) for name in names]
+    printed += [
+        f"{subject} n/a: {problem}"
+        for subject, problem in (("hub", hub_problem), (row.request.floor, floor_problem))
+        if problem
+    ]
+    return [f"{row.name if not number else '':<13}{line}" for number, line in enumerate(printed)]
+
+
+def figures(subject: AbstractContextManager[Target], row: Row) -> tuple[list[Figure], str]:
+    """The figures, or why there are none."""
+    try:
+        with subject as target:
+            return row.work.measure(target), ""
+    except NotMeasured as problem:
+        return [], str(problem)
+
+
+def _named(found: list[Figure], name: str) -> Figure | None:
+    return next((figure for figure in found if figure.name == name), None)
+
+
+def _line(name: str, hub: Figure | None, floor: Figure | None) -> str:
+    compared = ""
+    if hub and floor and hub.compare == "ratio" and floor.value > 0:
+        compared = f"× {hub.value / floor.value:.2f}"
+    elif hub and floor and hub.compare == "difference":
+        compared = f"{hub.value - floor.value:+,.{hub.digits}f}"
+    return f"{name:<26}{_number(hub):>10}{_number(floor):>10}{compared:>10}"
+
+
+def _number(figure: Figure | None) -> str:
+    return f"{figure.value:,.{figure.digits}f}" if figure else "n/a"
 
 
 if __name__ == "__main__":

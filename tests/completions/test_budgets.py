@@ -15,10 +15,10 @@ from completions.ledger.audit import audit
 from completions.models import ApiKey, Budget, BudgetAlert, BudgetWindow, Completion, Project
 from completions.periods import Period, Span, span_of
 from completions.service import LLMService
-from completions.types import Caller
+from completions.types import Call, Caller
 from providers import drivers
 from providers.models import LanguageModel, LLMProvider, ModelPrice
-from providers.types import NANO, Endpoint, Price, ProviderType, Rate, Secret, Target
+from providers.types import NANO, Endpoint, Operation, Price, ProviderType, Rate, Secret, Target
 from tests.factories import make_key, make_project, make_provider
 from tests.fakes import FakeUpstream
 
@@ -269,23 +269,35 @@ def target(**facts: Any) -> Target:
     return Target(endpoint, **(values | facts))  # type: ignore[arg-type]
 
 
+def asking(operation: Operation = Operation.CHAT, **body: Any) -> Call:
+    return Call(Caller(1, "p"), body, "m", operation=operation)
+
+
 class TestWorstCase:
     def test_it_is_the_prompt_and_the_output_that_is_asked_for(self) -> None:
-        assert budgets.worst_case([target()], 1_000_000, {"max_tokens": 1_000_000}) == 3 * NANO
+        assert budgets.worst_case([target()], 1_000_000, asking(max_tokens=1_000_000)) == 3 * NANO
 
     def test_without_a_bound_it_is_the_models_own_maximum(self) -> None:
-        assert budgets.output_bound(target(max_output=500, context_window=9000), {}) == 500
-        assert budgets.output_bound(target(context_window=9000), {}) == 9000
-        assert budgets.output_bound(target(), {}) == budgets.UNKNOWN_OUTPUT
+        assert budgets.output_bound(target(max_output=500, context_window=9000), asking()) == 500
+        assert budgets.output_bound(target(context_window=9000), asking()) == 9000
+        assert budgets.output_bound(target(), asking()) == budgets.UNKNOWN_OUTPUT
+
+    def test_several_answers_are_bounded_each(self) -> None:
+        assert budgets.output_bound(target(), asking(max_tokens=10, n=3)) == 30
+        older = asking(Operation.COMPLETION, max_tokens=10, n=2, best_of=4, prompt=["a", "b"])
+        assert budgets.output_bound(target(), older) == 80
+
+    def test_an_embedding_generates_nothing(self) -> None:
+        assert budgets.output_bound(target(max_output=500), asking(Operation.EMBEDDING, input="a")) == 0
 
     def test_the_providers_default_bound_counts(self) -> None:
-        assert budgets.output_bound(target(default_config={"max_tokens": 7}, max_output=500), {}) == 7
+        assert budgets.output_bound(target(default_config={"max_tokens": 7}, max_output=500), asking()) == 7
 
     def test_of_several_candidates_the_dearest_output_and_every_prompt_counts(self) -> None:
         dear = Price(prompt=Rate(Decimal(3)), completion=Rate(Decimal(10)))
-        held = budgets.worst_case([target(), target(price=dear)], 1_000_000, {"max_tokens": 1_000_000})
+        held = budgets.worst_case([target(), target(price=dear)], 1_000_000, asking(max_tokens=1_000_000))
         assert held == (1 + 3 + 10) * NANO
 
     def test_of_several_classes_the_dearest_counts(self) -> None:
         price = Price(prompt=Rate(Decimal(1)), completion=Rate(Decimal(1)), reasoning=Rate(Decimal(5)))
-        assert budgets.worst_case([target(price=price)], 0, {"max_tokens": 1_000_000}) == 5 * NANO
+        assert budgets.worst_case([target(price=price)], 0, asking(max_tokens=1_000_000)) == 5 * NANO

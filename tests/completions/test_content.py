@@ -9,7 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from completions.content import Scope, erase, expires_at, request_json
+from completions.content import Scope, erase, expires_at
+from completions.ledger.sql import json_text
 from completions.models import Completion, CompletionContent
 from tests.completions.calls import make_call, make_content
 from tests.factories import make_key, make_project
@@ -35,7 +36,7 @@ def with_content(**fields: Any) -> Completion:
 
 @pytest.mark.parametrize("text", ["Grüße 👋", "a\x00b", "half a pair \ud83d", "</script><b>"])
 def test_a_request_is_stored_as_json_whatever_it_says(text: str) -> None:
-    stored = request_json({"messages": [{"role": "user", "content": text}], "seed": 2**70})
+    stored = json_text({"messages": [{"role": "user", "content": text}], "seed": 2**70})
     assert json.loads(stored)["messages"][0]["content"] == text
     assert "\x00" not in stored
     stored.encode()

@@ -214,9 +214,8 @@ class Ledger(RuleBasedStateMachine):
 def _later(claim: Claim, shift: timedelta) -> Claim:
     if claim.span.end is None:
         return claim
-    return replace(
-        claim, span=replace(claim.span, start=claim.span.start + shift, end=claim.span.end + shift)
-    )
+    span = replace(claim.span, start=claim.span.start + shift, end=claim.span.end + shift)
+    return claim._replace(span=span)
 
 
 def test_the_ledger_is_true_after_every_step() -> None:

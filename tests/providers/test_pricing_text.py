@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.pricing import cost, dump, lines, load, total
+from providers.pricing import cost, dump, lines, load, total, whole_nanos
 from providers.types import Price, Rate, Tier, Usage
 
 amounts = st.decimals(min_value=0, max_value=10**6, places=9)
@@ -21,7 +21,22 @@ def test_prices_come_back_as_they_were(price: Price) -> None:
     assert load(dump(price)) == price
 
 
-@given(prices, st.builds(Usage, counts, counts))
+whole_rates = st.builds(Rate, st.integers(0, 10**5).map(lambda thousandths: Decimal(thousandths) / 1000))
+whole_prices = st.builds(Price, whole_rates, whole_rates, *(st.none() | whole_rates for _ in range(5)))
+parts = st.integers(0, 10**6)
+
+
+@given(whole_prices, counts, counts, st.tuples(parts, parts, parts, parts, parts))
+def test_prices_of_whole_nano_dollars_come_to_the_same_as_their_lines(
+    price: Price, text: int, answer: int, of: tuple[int, ...]
+) -> None:
+    cached, written, reasoning, heard, spoken = of
+    usage = Usage(text + cached + written + heard, answer + reasoning + spoken, *of)
+    assert whole_nanos(price) is not None
+    assert cost(usage, price) == total(lines(usage, price))
+
+
+@given(prices | whole_prices, st.builds(lambda *both: Usage(*both), counts, counts))
 def test_the_lines_of_a_cost_come_to_the_cost(price: Price, usage: Usage) -> None:
     assert total(lines(usage, price)) == cost(usage, price)
 

@@ -1,13 +1,15 @@
 """Calls of the OpenAI driver, as the pipeline makes them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from completions.streams import Tape
+from providers.drivers.base import Sink
 from providers.drivers.openai import OpenAIDriver
 from providers.errors import (
     UpstreamError,
@@ -15,6 +17,7 @@ from providers.errors import (
 from providers.types import (
     Answer,
     Endpoint,
+    Operation,
     ProviderType,
     Quirks,
     Secret,
@@ -43,21 +46,40 @@ def target(where: FakeUpstream | str, **changes: Any) -> Target:
 
 async def complete(where: FakeUpstream | str, body: Mapping[str, Any] = BODY, **changes: Any) -> Answer:
     deadline = asyncio.get_running_loop().time() + changes.pop("seconds", 5)
-    return await OpenAIDriver().complete(target(where, **changes), dict(body), deadline=deadline)
+    operation = changes.pop("operation", Operation.CHAT)
+    return await OpenAIDriver().complete(target(where, **changes), operation, dict(body), deadline=deadline)
+
+
+class Collected(Tape):
+    """Every chunk that a driver brought."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: list[StreamChunk] = []
+
+    def put(self, chunks: Sequence[StreamChunk]) -> bool:
+        self.chunks += chunks
+        return super().put(chunks)
 
 
 async def stream(
     where: FakeUpstream | str, body: Mapping[str, Any] = BODY, **changes: Any
 ) -> tuple[list[StreamChunk], UpstreamError | None]:
     """All chunks, and the error that ended them if one did."""
-    deadline = asyncio.get_running_loop().time() + changes.pop("seconds", 5)
-    chunks = []
+    got = Collected()
     try:
-        async for one in OpenAIDriver().stream(target(where, **changes), dict(body), deadline=deadline):
-            chunks.append(one)  # noqa: PERF401 - kept when an error comes
+        await bring(where, got, body, **changes)
     except UpstreamError as error:
-        return chunks, error
-    return chunks, None
+        return got.chunks, error
+    return got.chunks, None
+
+
+async def bring(
+    where: FakeUpstream | str, sink: Sink, body: Mapping[str, Any] = BODY, **changes: Any
+) -> None:
+    deadline = asyncio.get_running_loop().time() + changes.pop("seconds", 5)
+    operation = changes.pop("operation", Operation.CHAT)
+    await OpenAIDriver().stream(target(where, **changes), operation, dict(body), sink, deadline=deadline)
 
 
 def text(chunks: list[StreamChunk]) -> str:

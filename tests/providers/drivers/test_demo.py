@@ -12,7 +12,8 @@ import tiktoken
 from providers.drivers import driver_for
 from providers.drivers.demo import DemoDriver
 from providers.errors import UpstreamTimeout
-from providers.types import Answer, Endpoint, ProviderType, Secret, StreamChunk, Target
+from providers.types import Answer, Endpoint, Operation, ProviderType, Secret, StreamChunk, Target
+from tests.providers.drivers.calls import Collected
 
 TARGET = Target(Endpoint("demo", ProviderType.DEMO, "", Secret("")), UUID(int=1), 1, "demo", "demo")
 SCHEMA = {
@@ -36,13 +37,17 @@ def asking(prompt: Any, **parameters: Any) -> dict[str, Any]:
 
 async def complete(prompt: Any, **parameters: Any) -> Answer:
     deadline = asyncio.get_running_loop().time() + 10
-    return await DemoDriver(word_delay=0).complete(TARGET, asking(prompt, **parameters), deadline=deadline)
+    return await DemoDriver(word_delay=0).complete(
+        TARGET, Operation.CHAT, asking(prompt, **parameters), deadline=deadline
+    )
 
 
 async def stream(prompt: Any, *, word_delay: float = 0, **parameters: Any) -> list[StreamChunk]:
     deadline = asyncio.get_running_loop().time() + 10
     driver = DemoDriver(word_delay=word_delay)
-    return [chunk async for chunk in driver.stream(TARGET, asking(prompt, **parameters), deadline=deadline)]
+    got = Collected()
+    await driver.stream(TARGET, Operation.CHAT, asking(prompt, **parameters), got, deadline=deadline)
+    return got.chunks
 
 
 @pytest.mark.parametrize(
@@ -143,11 +148,13 @@ async def test_words_come_one_after_the_other() -> None:
 async def test_the_deadline_holds() -> None:
     deadline = asyncio.get_running_loop().time() + 0.2
     with pytest.raises(UpstreamTimeout) as caught:
-        await DemoDriver(word_delay=5).complete(TARGET, asking("Hello!"), deadline=deadline)
+        await DemoDriver(word_delay=5).complete(
+            TARGET, Operation.CHAT, asking("Hello!"), deadline=deadline
+        )
     assert caught.value.phase == "total"
 
 
-async def test_it_has_one_model_and_is_always_valid() -> None:
+async def test_it_has_two_models_and_is_always_valid() -> None:
     driver = driver_for(ProviderType.DEMO)
-    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == ["demo-chat"]
+    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == ["demo-chat", "demo-embedding"]
     assert (await driver.validate(TARGET.endpoint)).ok

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from completions.streams import AHEAD_CHUNKS, Tape
 from providers import egress
-from providers.drivers import wire
-from providers.drivers.openai import OpenAIDriver
+from providers.drivers import exchange, wire
 from providers.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
@@ -17,6 +17,7 @@ from providers.errors import (
 )
 from providers.types import (
     Secret,
+    StreamChunk,
 )
 from tests.fakes import (
     End,
@@ -29,7 +30,16 @@ from tests.fakes import (
     sse,
     stream_head,
 )
-from tests.providers.drivers.calls import BODY, FAST, KEY, complete, complete_error, stream, target, text
+from tests.providers.drivers.calls import (
+    FAST,
+    KEY,
+    Collected,
+    bring,
+    complete,
+    complete_error,
+    stream,
+    text,
+)
 
 # --- nonsense
 
@@ -83,6 +93,7 @@ async def test_a_line_without_end_is_stopped_at_the_cap(upstream: FakeUpstream) 
 async def test_a_body_over_the_cap_is_stopped(
     upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 1 << 20)
     monkeypatch.setattr(wire, "MAX_BODY_BYTES", 1 << 20)
     upstream.answers("x" * (2 << 20))
     with pytest.raises(UpstreamInvalid, match="more than 1 MiB"):
@@ -244,11 +255,30 @@ async def test_the_total_deadline_ends_everything(upstream: FakeUpstream, stream
 
 
 async def test_a_slow_reader_does_not_run_into_the_idle_deadline(upstream: FakeUpstream) -> None:
-    upstream.streams(["a", "b"])
-    got = []
-    deadline = asyncio.get_running_loop().time() + 5
-    async for one in OpenAIDriver().stream(target(upstream, timeouts=FAST), dict(BODY), deadline=deadline):
-        got.append(one)
-        if one.content == "a":
-            await asyncio.sleep(0.5)
-    assert text(got) == "ab"
+    pieces = [f"{number} " for number in range(3 * AHEAD_CHUNKS)]
+    upstream.streams(pieces, delay=0.002)
+    tape = Tape()
+    reader = tape.reader()
+    task = asyncio.ensure_future(bring(upstream, tape, timeouts=FAST))
+    got: list[StreamChunk] = []
+    while not tape.closed or not reader.at_end:
+        await asyncio.sleep(0.35)
+        if task.done():
+            tape.close()
+        got += await reader.read()
+    await task
+    assert text(got) == "".join(pieces)
+
+
+async def test_a_reader_that_reads_nothing_stops_the_upstream(upstream: FakeUpstream) -> None:
+    """Bounded memory: what is not read stays with the upstream, in the sockets between."""
+    piece = "x" * 10_000
+    upstream.streams([piece] * 5000)
+    tape = Collected()
+    tape.reader()
+    task = asyncio.ensure_future(bring(upstream, tape))
+    await asyncio.sleep(0.5)
+    assert AHEAD_CHUNKS <= len(tape.chunks) < 2 * AHEAD_CHUNKS
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from providers.drivers import wire
+from providers.drivers import connections
 from providers.drivers.openai import OpenAIDriver
 from providers.errors import (
     UpstreamError,
     UpstreamTruncated,
 )
 from providers.types import (
+    Operation,
     Timeouts,
     Usage,
 )
@@ -26,7 +27,8 @@ from tests.fakes import (
     sse,
     stream_head,
 )
-from tests.providers.drivers.calls import BODY, KEY, complete, stream, target, text
+from completions.streams import Tape
+from tests.providers.drivers.calls import BODY, KEY, bring, complete, stream, target, text
 
 # --- requests
 
@@ -97,9 +99,8 @@ async def test_connections_are_used_again(upstream: FakeUpstream) -> None:
     for _ in range(3):
         await complete(upstream)
         await stream(upstream)
-        connector = wire.session().connector
-        assert connector is not None
-        ports.add(len(connector._conns))
+        await asyncio.sleep(0)
+        ports.add(len(connections.pool()))
     assert ports == {1}
 
 
@@ -172,26 +173,26 @@ async def test_a_break_after_the_finish_reason_loses_nothing(upstream: FakeUpstr
 
 async def test_a_slow_reader_gets_what_came_before_a_break(upstream: FakeUpstream) -> None:
     upstream.events(chunk({"content": "a"}), chunk({"content": "b"}), delay=0.05, end=End.RESET)
-    got = []
-    deadline = asyncio.get_running_loop().time() + 5
-    with pytest.raises(UpstreamTruncated):  # noqa: PT012 - the error comes between chunks
-        async for one in OpenAIDriver().stream(target(upstream), dict(BODY), deadline=deadline):
-            got.append(one.content)
-            await asyncio.sleep(0.2)
-    assert got == ["a", "b"]
+    tape = Tape()
+    reader = tape.reader()
+    with pytest.raises(UpstreamTruncated):
+        await bring(upstream, tape)
+    assert text(await reader.read()) == "ab"
 
 
 # --- leaving
 
 
-async def test_closing_the_stream_closes_the_connection_at_once(upstream: FakeUpstream) -> None:
+async def test_cancelling_a_stream_closes_the_connection_at_once(upstream: FakeUpstream) -> None:
     upstream.hangs("idle")
-    chunks = OpenAIDriver().stream(
-        target(upstream), dict(BODY), deadline=asyncio.get_running_loop().time() + 5
-    )
-    assert (await anext(chunks)).content == "Hel"
-    await chunks.aclose()
+    tape = Tape()
+    reader = tape.reader()
+    task = asyncio.ensure_future(bring(upstream, tape))
+    assert (await reader.read())[0].content == "Hel"
+    task.cancel()
     assert await asyncio.to_thread(upstream.requests[0].wait_gone, 1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize("where", ["headers", "first_token"])
@@ -214,7 +215,8 @@ async def test_the_headers_of_every_answer_are_heard(upstream: FakeUpstream, sta
     upstream.refuses(status, completion(), headers={"X-RateLimit-Limit-Requests": "60"})
     driver = OpenAIDriver(lambda provider, headers: heard.append((provider, headers)))
     try:
-        await driver.complete(target(upstream), dict(BODY), deadline=asyncio.get_running_loop().time() + 5)
+        deadline = asyncio.get_running_loop().time() + 5
+        await driver.complete(target(upstream), Operation.CHAT, dict(BODY), deadline=deadline)
     except UpstreamError:
         pass  # the headers count all the same
     assert heard[0][0] == "acme"
