@@ -40,7 +40,7 @@ check: $(VENV)/.dev.stamp ## Lint, types, import contracts, migrations, API sche
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 
 .PHONY: bench
-bench: $(VENV)/.dev.stamp ## Measure the CPU a call costs, against a bare relay (about a minute)
+bench: $(VENV)/.dev.stamp ## Measure what the hub costs, beside the floor of its stack (about four minutes)
 	$(BIN)/python -m tests.benchmarks.run
 
 .PHONY: prove

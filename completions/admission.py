@@ -79,7 +79,9 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     grant = await limiter().acquire(
         f"key:{call.caller.api_key_id}", limits, prompt_tokens + _asked_output(call.body)
     )
-    return Admission(targets, prompt, opening, grant, project.content_days if key is None or key.log_content else 0)
+    return Admission(
+        targets, prompt, opening, grant, project.content_days if key is None or key.log_content else 0
+    )
 
 
 async def _candidates(call: Call, prompt: Prompt) -> Sequence[Target]:

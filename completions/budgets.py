@@ -75,7 +75,9 @@ def output_bound(target: Target, call: Call) -> int:
 def _answers(call: Call) -> int:
     """How many answers a call asks for: to each of its prompts, on the older wire."""
     answers = max(_positive(call.body.get("n")), _positive(call.body.get("best_of")))
-    return answers * len(inputs(call.body.get("prompt"))) if call.operation is Operation.COMPLETION else answers
+    return (
+        answers * len(inputs(call.body.get("prompt"))) if call.operation is Operation.COMPLETION else answers
+    )
 
 
 def _positive(value: Any) -> int:

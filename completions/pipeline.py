@@ -26,7 +26,6 @@ from providers.dispatch import Dispatch
 from providers.errors import ProviderMisconfigured, UpstreamError
 from providers.types import StreamChunk
 
-
 SLOW_SECONDS = 60.0
 
 
@@ -36,7 +35,7 @@ async def start(call: Call) -> "Run":
 
 
 class Run:
-    """One call on its way. `answer()` is the whole; a stream's chunks come by its `reader`, or as `events()`."""
+    """One call on its way. `answer()` is the whole; a stream comes by its `reader`, or as `events()`."""
 
     def __init__(self, call: Call, admitted: Admission) -> None:
         self.call = call

@@ -57,7 +57,7 @@ class LLMService:
     # --- completions
 
     async def start(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> pipeline.Run:
-        """The running call, for who reads its chunks. Whoever starts one reads it to its end or cancels it."""
+        """The running call, for who reads its chunks: to their end, or else it is to be cancelled."""
         return await pipeline.start(await self._call(request, stream=stream))
 
     async def acomplete(self, request: CompletionRequest | Mapping[str, Any]) -> LLMResponse:

@@ -36,7 +36,7 @@ class EventStream:
 
     @classmethod
     async def open(cls, service: LLMService, request: CompletionRequest) -> "EventStream":
-        """Raises what fails before the first chunk: it can still be an HTTP error. Cancelling ends the call."""
+        """Raises what fails before the first chunk: that can be an HTTP error. Cancelling ends the call."""
         run = await service.start(request, stream=True)
         try:
             first = await run.reader.read()

@@ -67,7 +67,10 @@ def order(targets: Sequence[Target]) -> list[Target]:
     now = monotonic()
     known = [(target, _breakers.get(_name(target))) for target in targets]
     ready = [(target, one) for target, one in known if one is None or not one.rest(now)]
-    return [target for target, _ in sorted(ready, key=lambda pair: pair[1] is not None and now < pair[1].busy_until)]
+    return [
+        target
+        for target, _ in sorted(ready, key=lambda pair: pair[1] is not None and now < pair[1].busy_until)
+    ]
 
 
 def rest(targets: Sequence[Target]) -> float:

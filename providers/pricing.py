@@ -73,7 +73,9 @@ def whole_nanos(price: Price) -> tuple[int, ...] | None:
     except KeyError:
         rates = [own or whole for _, _, own, whole in _shares(Usage(), price)]
         exact = [rate.base * NANO_PER_MILLIONTH for rate in rates]
-        whole = all(each == each.to_integral_value() for each in exact) and not any(rate.tiers for rate in rates)
+        whole = all(each == each.to_integral_value() for each in exact) and not any(
+            rate.tiers for rate in rates
+        )
         price.prepared["whole_nanos"] = tuple(int(each) for each in exact) if whole else None
         return whole_nanos(price)
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
 from django.db.models import Count, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -72,14 +71,23 @@ class Books:
         self._running: set[Any] = set()  # of those to be settled, as the database gives their ids
         self._finals: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
         self._settled: list[tuple[int, uuid.UUID]] = []  # cost, completion
-        self._attempts: list[list[Any]] = []
+        self._attempts: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
         self._contents: list[list[Any]] = []
 
     def post(self, batch: Sequence[Operation]) -> None:
         """Carry out a batch, inside the caller's transaction."""
+        with sql.Statements() as self._statements:
+            self._post(batch)
+        alerts = [alert for standing in self.standings.values() for alert in _alerts(standing)]
+        if alerts:
+            BudgetAlert.objects.bulk_create(alerts, ignore_conflicts=True)
+
+    def _post(self, batch: Sequence[Operation]) -> None:
         admits = [op for op in batch if isinstance(op, Admit)]
         settles = [op for op in batch if isinstance(op, Settle)]
-        unknown = [op.id for op in batch if isinstance(op, Adjust) or (isinstance(op, Settle) and op.charges is None)]
+        unknown = [
+            op.id for op in batch if isinstance(op, Adjust) or (isinstance(op, Settle) and op.charges is None)
+        ]
         charged = self._charges(unknown) | {op.id: op.charges for op in settles if op.charges is not None}
         self._find_windows(admits)
         self._lock({window for charges in charged.values() for window in charges}, admits)
@@ -125,7 +133,8 @@ class Books:
             self.standings[window].spent += cost or 0
         if charges:
             self._settled.append((cost or 0, op.id))
-        self._attempts += [sql.attempt_values(op.id, row) for row in op.attempts]
+        for row in op.attempts:
+            self._attempts.setdefault(tuple(row), []).append(sql.attempt_values(op.id, row))
         if op.content is not None:
             self._contents.append(sql.content_values(op.id, op.content))
 
@@ -168,19 +177,17 @@ class Books:
         """Those of the completions that are in state `running`: locked, this transaction moves them out."""
         if not settles:
             return set()
-        with connection.cursor() as cursor:
-            cursor.execute(sql.running(len(settles)), [sql.uuid_value(op.id) for op in settles])
-            return {value for (value,) in cursor.fetchall()}
+        ids = [sql.uuid_value(op.id) for op in settles]
+        return {value for (value,) in self._statements.rows(sql.running(len(ids)), ids)}
 
     def _charges(self, wanted: Sequence[uuid.UUID]) -> dict[uuid.UUID, Mapping[int, int]]:
         """The charges of completions: hold by window."""
         if not wanted:
             return {}
         found: dict[uuid.UUID, dict[int, int]] = {}
-        with connection.cursor() as cursor:
-            cursor.execute(sql.charges(len(wanted)), [sql.uuid_value(one) for one in wanted])
-            for completion, window, hold in cursor.fetchall():
-                found.setdefault(uuid.UUID(str(completion)), {})[window] = hold
+        ids = [sql.uuid_value(one) for one in wanted]
+        for completion, window, hold in self._statements.rows(sql.charges(len(ids)), ids):
+            found.setdefault(uuid.UUID(str(completion)), {})[window] = hold
         return dict(found)
 
     def _window_of(self, claim: Claim) -> int:
@@ -221,49 +228,37 @@ class Books:
     def _read_locked(self, ids: set[int]) -> None:
         if not ids:
             return
-        with connection.cursor() as cursor:
-            cursor.execute(sql.lock(len(ids)), sorted(ids))
-            for pk, spent, held, amount, hard, enabled, thresholds, webhook_url in cursor.fetchall():
-                self.standings[pk] = Standing(
-                    id=pk,
-                    spent=spent,
-                    held=held,
-                    amount=amount,
-                    hard=bool(hard and enabled),
-                    thresholds=thresholds if enabled else (),
-                    webhook=bool(webhook_url),
-                    was_spent=spent,
-                    was_held=held,
-                )
+        found = self._statements.rows(sql.lock(len(ids)), sorted(ids))
+        for pk, spent, held, amount, hard, enabled, thresholds, webhook_url in found:
+            self.standings[pk] = Standing(
+                id=pk,
+                spent=spent,
+                held=held,
+                amount=amount,
+                hard=bool(hard and enabled),
+                thresholds=thresholds if enabled else (),
+                webhook=bool(webhook_url),
+                was_spent=spent,
+                was_held=held,
+            )
 
     def _write(self) -> None:
-        with connection.cursor() as cursor:
-            if self._admitted:
-                cursor.executemany(
-                    sql.admit(), [sql.admit_values(op, self.epoch_id) for op in self._admitted]
-                )
-                held = [
-                    (sql.uuid_value(op.opening.id), window, op.opening.hold_nano)
-                    for op in self._admitted
-                    for window in op.windows
-                ]
-                if held:
-                    cursor.executemany(sql.CHARGE, held)
-            for columns, rows in self._finals.items():
-                cursor.executemany(sql.settle(columns), rows)
-            if self._settled:
-                costs = [(cost, sql.uuid_value(one)) for cost, one in self._settled]
-                cursor.executemany(sql.SETTLE_CHARGE, costs)
-            if self._attempts:
-                cursor.executemany(sql.INSERT_ATTEMPT, self._attempts)
-            if self._contents:
-                cursor.executemany(sql.INSERT_CONTENT, self._contents)
-            moves = [standing.move() for _, standing in sorted(self.standings.items())]
-            if moved := [move for move in moves if move[0] or move[1]]:
-                cursor.executemany(sql.MOVE_WINDOW, moved)
-        alerts = [alert for standing in self.standings.values() for alert in _alerts(standing)]
-        if alerts:
-            BudgetAlert.objects.bulk_create(alerts, ignore_conflicts=True)
+        many = self._statements.many
+        many(sql.admit(), [sql.admit_values(op, self.epoch_id) for op in self._admitted])
+        held = [
+            (sql.uuid_value(op.opening.id), window, op.opening.hold_nano)
+            for op in self._admitted
+            for window in op.windows
+        ]
+        many(sql.CHARGE, held)
+        for columns, rows in self._finals.items():
+            many(sql.settle(columns), rows)
+        many(sql.SETTLE_CHARGE, [(cost, sql.uuid_value(one)) for cost, one in self._settled])
+        for columns, rows in self._attempts.items():
+            many(sql.attempt(columns), rows)
+        many(sql.INSERT_CONTENT, self._contents)
+        moves = [standing.move() for _, standing in sorted(self.standings.items())]
+        many(sql.MOVE_WINDOW, [move for move in moves if move[0] or move[1]])
 
 
 def _alerts(standing: Standing) -> Iterable[BudgetAlert]:

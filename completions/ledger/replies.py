@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-
 _race = threading.Lock()  # between a commit and whoever gives up waiting for it
 
 

@@ -2,14 +2,15 @@
 much.
 
 No text of a caller ever becomes part of a statement: column names come from the code, values are parameters.
+They go to the database's own driver: Django's cursor would look for placeholders in every text anew.
 """
 
 import json
 import uuid
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -100,10 +101,6 @@ ATTEMPT = {
     "usage_source": "",
     "usage_anomaly": False,
 }
-INSERT_ATTEMPT = (
-    f"INSERT INTO completions_attempt (completion_id, {', '.join(ATTEMPT)}) "  # noqa: S608 - names of the code
-    f"VALUES (%s{', %s' * len(ATTEMPT)})"
-)
 INSERT_CONTENT = (
     "INSERT INTO completions_completioncontent (completion_id, request, response, expires_at) "
     "VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
@@ -114,6 +111,41 @@ MOVE_WINDOW = (
     "UPDATE completions_budgetwindow SET spent_nano = spent_nano + %s, held_nano = held_nano + %s "
     "WHERE id = %s"
 )
+Values = Sequence[Any]
+
+
+class Statements:
+    """The open transaction's statements: written with %s for a value, sent as its driver wants them.
+
+    Raises Django's database errors.
+    """
+
+    def __init__(self) -> None:
+        self._errors = connection.wrap_database_errors
+        self._cursor: Any = connection.connection.cursor()
+        self._text = _with_question_marks if connection.vendor == "sqlite" else str
+
+    def __enter__(self) -> "Statements":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cursor.close()
+
+    def rows(self, statement: str, values: Values) -> list[Any]:
+        with self._errors:
+            self._cursor.execute(self._text(statement), values)
+            return list(self._cursor.fetchall())
+
+    def many(self, statement: str, rows: Sequence[Values]) -> None:
+        """One statement for each of `rows`; none for none."""
+        if rows:
+            with self._errors:
+                self._cursor.executemany(self._text(statement), rows)
+
+
+@lru_cache(maxsize=1024)
+def _with_question_marks(statement: str) -> str:
+    return statement.replace("%s", "?")
 
 
 def admit_values(op: Admit, epoch_id: int | None) -> list[Any]:
@@ -142,10 +174,8 @@ def admit_values(op: Admit, epoch_id: int | None) -> list[Any]:
 
 
 def attempt_values(completion: uuid.UUID, row: Row) -> list[Any]:
-    """The values of INSERT_ATTEMPT. Raises ValueError for a column that an attempt does not have."""
-    if not row.keys() <= ATTEMPT.keys():
-        raise ValueError(f"an attempt has no {', '.join(sorted(row.keys() - ATTEMPT.keys()))}")
-    return [uuid_value(completion), *(ATTEMPT | row).values()]
+    """The values of `attempt(tuple(row))`."""
+    return [uuid_value(completion), *map(value, row.values())]
 
 
 def settle_values(completion: uuid.UUID, final: Row) -> list[Any]:
@@ -187,6 +217,21 @@ def settle(columns: tuple[str, ...]) -> str:
 
 
 @cache
+def attempt(columns: tuple[str, ...]) -> str:
+    """Insert an attempt's row of these columns; the others are left as ATTEMPT says."""
+    if unknown := set(columns) - ATTEMPT.keys():
+        raise ValueError(f"an attempt has no {', '.join(sorted(unknown))}")
+    blank = {name: _literal(default) for name, default in ATTEMPT.items() if name not in columns}
+    names = ", ".join(("completion_id", *columns, *blank))
+    values = ", ".join(("%s",) * (1 + len(columns)) + tuple(blank.values()))
+    return f"INSERT INTO completions_attempt ({names}) VALUES ({values})"  # noqa: S608 - names of the code
+
+
+def _literal(default: Any) -> str:
+    return {type(None): "NULL", bool: "false"}.get(type(default), repr(default))
+
+
+@cache
 def running(count: int) -> str:
     """Those of `count` completions that run, locked where the database locks rows."""
     ending = " FOR UPDATE" if connection.features.has_select_for_update else ""
@@ -216,7 +261,7 @@ def marks(count: int) -> str:
 
 
 def uuid_value(one: uuid.UUID) -> Any:
-    return one if _native_uuids() else one.hex
+    return one if _native_types() else one.hex
 
 
 def value(one: Any) -> Any:
@@ -227,14 +272,19 @@ def value(one: Any) -> Any:
     if kind is uuid.UUID:
         return uuid_value(one)
     if kind is datetime:
-        return connection.ops.adapt_datetimefield_value(one)
+        return time_value(one)
     return one.value if isinstance(one, Enum) else one
+
+
+def time_value(one: datetime) -> Any:
+    """Aware times; SQLite keeps them as text, in UTC, as Django writes them."""
+    return one if _native_types() else str(one.astimezone(UTC).replace(tzinfo=None))
 
 
 PLAIN = frozenset({int, str, bool, float, type(None)})
 
 
 @cache
-def _native_uuids() -> bool:
-    """Asked once: the database's kind does not change while a process lives."""
+def _native_types() -> bool:
+    """Whether the database knows ids and times. Asked once: its kind stays while a process lives."""
     return connection.features.has_native_uuid_field

@@ -143,7 +143,11 @@ def begins(chunk: StreamChunk) -> bool:
         return True
     for choice in chunk.body.get("choices") or ():
         delta = choice.get("delta") or {}
-        if choice.get("finish_reason") or choice.get("text") or any(value for name, value in delta.items() if name != "role"):
+        if (
+            choice.get("finish_reason")
+            or choice.get("text")
+            or any(value for name, value in delta.items() if name != "role")
+        ):
             return True
     return False
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import weakref
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from providers.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from providers.types import Endpoint
 
 IDLE_SECONDS = 15.0  # that an unused connection is kept: less than upstreams keep theirs
-NEXT_ADDRESS_SECONDS = 0.25  # before a name's next address is tried beside one that does not answer (RFC 8305)
+NEXT_ADDRESS_SECONDS = (
+    0.25  # before a name's next address is tried beside one that does not answer (RFC 8305)
+)
 
 
 class Origin(NamedTuple):
@@ -142,7 +145,7 @@ def close() -> None:
         found.close()
 
 
-def _allowed(addresses: list[AddrInfoType], origin: Origin, endpoint: Endpoint) -> list[AddrInfoType]:
+def _allowed(addresses: Iterable[AddrInfoType], origin: Origin, endpoint: Endpoint) -> list[AddrInfoType]:
     """Those that the hub may call. Raises UpstreamUnreachable when it may call none."""
     allowed, refused = [], None
     for address in addresses:

@@ -95,7 +95,9 @@ class _Reply:
     def _deltas(self, head: JSON) -> Iterator[StreamChunk]:
         if self.call:
             call = {"index": 0, **self.call}
-            yield StreamChunk({**head, "choices": [_choice(None, delta={"tool_calls": [call]})]}, tool_calls=(call,))
+            yield StreamChunk(
+                {**head, "choices": [_choice(None, delta={"tool_calls": [call]})]}, tool_calls=(call,)
+            )
             return
         for piece in self.pieces:
             yield StreamChunk({**head, "choices": [_choice(None, delta={"content": piece})]}, content=piece)

@@ -1,4 +1,4 @@
-"""The demo provider's vectors: hashed words and their parts. Alike texts lie near each other, without a model."""
+"""The demo provider's vectors: hashed words and their parts, so that alike texts lie near each other."""
 
 import base64
 import functools

@@ -79,7 +79,7 @@ class Exchange:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def pour(self, data: Callable[[bytes], None], ended: Callable[[UpstreamError | None], None]) -> None:
-        """Call `data` with each part of the body, and `ended` once: None at the body's end, else the fault."""
+        """Call `data` with each part of the body, and `ended` once: None at its end, else the fault."""
         self._pour, self._ended = data, ended
         parts, self._parts = self._parts, []
         for part in parts:
@@ -108,7 +108,7 @@ class Exchange:
         self._wake()
 
     def close(self, linger: float = 0.0) -> None:
-        """Take no more. An answer that is complete, or within `linger` seconds, leaves its connection open."""
+        """Take no more. A complete answer (or one within `linger` seconds) leaves its connection open."""
         self._pour, self._ended = _ignore, None
         if self._timer is not None:
             self._timer.cancel()
@@ -261,10 +261,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr] # set with the exchange
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if exchange.complete:  # the answer was good; what follows it is not
-                self._may_stay = False
-            else:
-                exchange.fail(exchange.invalid("something that is not HTTP"))
+            self._may_stay = False  # what follows a good answer may be bad, too
+            exchange.fail(exchange.invalid("something that is not HTTP"))
 
     def eof_received(self) -> None:
         self._at_end()

@@ -36,9 +36,9 @@ class SSEParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises UpstreamInvalid for a line or an event over the cap."""
-        if self._clean and data.endswith(b"\n\n") and len(data) <= self.max_line_bytes:
-            if plain := _plain(data):
-                return [Event("message", line[6:], self._id) for line in plain]
+        whole = self._clean and data.endswith(b"\n\n") and len(data) <= self.max_line_bytes
+        if whole and (plain := _plain(data)):
+            return [Event("message", line[6:], self._id) for line in plain]
         self._clean = False
         if self._after_cr and data:
             self._after_cr = False

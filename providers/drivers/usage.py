@@ -58,9 +58,10 @@ def _plain(raw: Mapping[str, Any]) -> ParsedUsage | None:
     """OpenAI's three figures with nothing beside them, which most answers have; None: look closer."""
     if raw.keys() <= PLAIN:
         prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
-        if type(prompt) is int and type(completion) is int and 0 <= prompt <= MAX_TOKENS:
-            if 0 <= completion <= MAX_TOKENS and raw.get("total_tokens") == prompt + completion:
-                return ParsedUsage(Usage(prompt, completion))
+        if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+            return None
+        if raw.get("total_tokens") == prompt + completion <= MAX_TOKENS:
+            return ParsedUsage(Usage(prompt, completion))
     return None
 
 

@@ -1,6 +1,5 @@
 """HTTP to upstreams: requests as they leave, deadlines, and answers that we can read."""
 
-import asyncio
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -10,11 +9,9 @@ from urllib.parse import urlsplit
 from providers.drivers import connections
 from providers.drivers.base import HeaderListener
 from providers.drivers.connections import Origin
-from providers.drivers.exchange import MAX_BODY_BYTES, Exchange
+from providers.drivers.exchange import MAX_BODY_BYTES, Connection, Exchange
 from providers.drivers.refusals import refusal
 from providers.errors import (
-    UpstreamError,
-    UpstreamInvalid,
     UpstreamTimeout,
     UpstreamTruncated,
     UpstreamUnreachable,
@@ -45,7 +42,9 @@ def request(endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         given = {"host": named if port == (443 if tls else 80) else f"{named}:{port}"}
         given |= OWN_HEADERS | {name.lower(): value for name, value in headers.items()}
-        sound = host and TARGET.match(target) and all(NAME.match(n) and VALUE.match(v) for n, v in given.items())
+        sound = (
+            host and TARGET.match(target) and all(NAME.match(n) and VALUE.match(v) for n, v in given.items())
+        )
         lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         head = f"{method} {target} HTTP/1.1\r\n{lines}content-length: ".encode("latin-1")
     except ValueError:  # no URL, or characters that HTTP has no room for
@@ -94,7 +93,7 @@ async def _exchanged(
     body: bytes,
     deadline: float,
     by: float | None,
-    connection: connections.Connection,
+    connection: Connection,
 ) -> Exchange:
     exchange = Exchange(endpoint.provider)
     if by is not None and by < deadline:
@@ -143,5 +142,3 @@ async def check(endpoint: Endpoint, exchange: Exchange, heard: HeaderListener) -
 async def aclose() -> None:
     """Close the connections that the running loop keeps."""
     connections.close()
-
-

@@ -148,13 +148,14 @@ async def test_words_come_one_after_the_other() -> None:
 async def test_the_deadline_holds() -> None:
     deadline = asyncio.get_running_loop().time() + 0.2
     with pytest.raises(UpstreamTimeout) as caught:
-        await DemoDriver(word_delay=5).complete(
-            TARGET, Operation.CHAT, asking("Hello!"), deadline=deadline
-        )
+        await DemoDriver(word_delay=5).complete(TARGET, Operation.CHAT, asking("Hello!"), deadline=deadline)
     assert caught.value.phase == "total"
 
 
 async def test_it_has_two_models_and_is_always_valid() -> None:
     driver = driver_for(ProviderType.DEMO)
-    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == ["demo-chat", "demo-embedding"]
+    assert [info.name for info in await driver.list_models(TARGET.endpoint)] == [
+        "demo-chat",
+        "demo-embedding",
+    ]
     assert (await driver.validate(TARGET.endpoint)).ok

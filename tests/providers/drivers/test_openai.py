@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from completions.streams import Tape
 from providers.drivers import connections
 from providers.drivers.openai import OpenAIDriver
 from providers.errors import (
@@ -27,7 +28,6 @@ from tests.fakes import (
     sse,
     stream_head,
 )
-from completions.streams import Tape
 from tests.providers.drivers.calls import BODY, KEY, bring, complete, stream, target, text
 
 # --- requests
