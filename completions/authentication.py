@@ -21,20 +21,12 @@ if TYPE_CHECKING:  # rest_framework.views loads this module itself, by its setti
 PROJECT_HEADER = "X-LLMHub-Project"
 
 
-def presented_key(authorization: str, x_api_key: str) -> str | None:
-    """The API key of a request's two headers, None where neither holds one. Never looked for in the URL."""
-    scheme, _, credentials = authorization.strip().partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return x_api_key.strip() or None
-
-
 class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer KEY`, or `x-api-key: KEY`."""
 
     def authenticate(self, request: Request) -> tuple[AnonymousUser, Caller] | None:
         headers = request.META
-        key = presented_key(headers.get("HTTP_AUTHORIZATION", ""), headers.get("HTTP_X_API_KEY", ""))
+        key = keys.presented(headers.get("HTTP_AUTHORIZATION", ""), headers.get("HTTP_X_API_KEY", ""))
         if key is None:
             return None
         try:

@@ -4,7 +4,9 @@ LLMServiceError                500 INTERNAL_ERROR
 ├── InvalidRequestError        400 INVALID_REQUEST
 │   ├── TokenLimitError            400 TOKEN_LIMIT_EXCEEDED   longer than the model's window
 │   ├── ModelNotFoundError         400 INVALID_REQUEST        unknown, or not this caller's
-│   └── UnpricedModelError         400 INVALID_REQUEST        no price known
+│   ├── UnpricedModelError         400 INVALID_REQUEST        no price known
+│   ├── BodyTooLargeError          413 BODY_TOO_LARGE         more than LLMHUB_MAX_BODY_BYTES
+│   └── UnsupportedEncodingError   415 UNSUPPORTED_MEDIA_TYPE a compressed body
 ├── AuthenticationError        401 AUTHENTICATION_FAILED
 ├── BudgetExceededError        402 BUDGET_EXCEEDED        a hard budget could be exceeded
 │   └── ModelNotPricedError        402 MODEL_NOT_PRICED       no price, and a hard budget applies
@@ -12,7 +14,8 @@ LLMServiceError                500 INTERNAL_ERROR
 ├── RateLimitError             429 RATE_LIMIT_EXCEEDED
 ├── ProviderError              502 PROVIDER_ERROR
 ├── TimeoutError               504 TIMEOUT
-└── UnavailableError           503 UNAVAILABLE                the hub's database is away, or it is draining
+├── CallEndedError             499 CALL_ENDED             its reader left, or staff ended it
+└── UnavailableError           503 UNAVAILABLE            the hub cannot serve it now; `reason` says why
 """
 
 from typing import Any
@@ -26,6 +29,7 @@ from providers.errors import (
     UpstreamRateLimited,
     UpstreamRefused,
     UpstreamRejected,
+    UpstreamResting,
     UpstreamTimeout,
     UpstreamTruncated,
     UpstreamUnreachable,
@@ -67,6 +71,20 @@ class ModelNotFoundError(InvalidRequestError):
 
 class UnpricedModelError(InvalidRequestError):
     """A cost was asked for a model without a known price."""
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """More body than LLMHUB_MAX_BODY_BYTES."""
+
+    status = 413
+    code = "BODY_TOO_LARGE"
+
+
+class UnsupportedEncodingError(InvalidRequestError):
+    """A body that is compressed, or otherwise encoded."""
+
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class AuthenticationError(LLMServiceError):
@@ -117,8 +135,19 @@ class TimeoutError(LLMServiceError):  # noqa: A001 - the contract's name
     code = "TIMEOUT"
 
 
+class CallEndedError(LLMServiceError):
+    """The call was ended before its answer was complete, by its reader or by staff."""
+
+    status = 499
+    code = "CALL_ENDED"
+
+
 class UnavailableError(LLMServiceError):
-    """The hub itself cannot serve now."""
+    """The call cannot be served now.
+
+    `reason`: hub_unavailable (its database is away), shutting_down, overloaded (too many calls), circuit_open
+    (the provider failed too often of late).
+    """
 
     status = 503
     code = "UNAVAILABLE"
@@ -141,6 +170,10 @@ def _translated(error: UpstreamError | ProviderMisconfigured) -> LLMServiceError
     provider = error.provider or None
     if isinstance(error, UpstreamTimeout):
         return TimeoutError(error.message, phase=error.phase, provider=provider)
+    if isinstance(error, UpstreamResting):
+        return UnavailableError(
+            error.message, reason="circuit_open", retry_after=error.retry_after, provider=provider
+        )
     if isinstance(error, UpstreamRateLimited):
         return RateLimitError(error.message, retry_after=error.retry_after, provider=provider)
     if isinstance(error, UpstreamRejected):
@@ -152,8 +185,14 @@ def _translated(error: UpstreamError | ProviderMisconfigured) -> LLMServiceError
             upstream_status=error.status,
             provider=provider,
         )
-    status = error.status if isinstance(error, UpstreamRefused) else None
-    return ProviderError(error.message, reason=reason_of(error), upstream_status=status, provider=provider)
+    refused = error if isinstance(error, UpstreamRefused) else None
+    return ProviderError(
+        error.message,
+        reason=reason_of(error),
+        upstream_status=refused and refused.status,
+        retry_after=refused and refused.retry_after,
+        provider=provider,
+    )
 
 
 def reason_of(error: UpstreamError | ProviderMisconfigured) -> str:
@@ -165,6 +204,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (ProviderMisconfigured, "provider_misconfigured"),
     (UpstreamUnreachable, "upstream_unreachable"),
     (UpstreamTimeout, "upstream_timeout"),
+    (UpstreamResting, "circuit_open"),
     (UpstreamAuthError, "upstream_auth_error"),
     (UpstreamRateLimited, "upstream_rate_limited"),
     (UpstreamOverloaded, "upstream_overloaded"),

@@ -100,6 +100,8 @@ def error_headers(error: LLMServiceError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in PERMANENT or error.details.get("permanent"):
         return headers | {"x-should-retry": "false"}
+    if error.details.get("attempts", 0) > 1:  # the hub has tried again already
+        headers["x-should-retry"] = "false"
     retry_after = error.details.get("retry_after", UNAVAILABLE_SECONDS if error.status == 503 else None)
     if isinstance(retry_after, int | float):
         headers["Retry-After"] = str(min(RETRY_AFTER_CAP, max(1, math.ceil(retry_after))))

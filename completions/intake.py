@@ -11,10 +11,9 @@ from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 
 from completions import keys
-from completions.authentication import presented_key
 from completions.errors import LLMServiceError
 from completions.exceptions import error_body
-from completions.middleware import kept_or_new
+from completions.ids import kept_or_new
 
 STRANGERS_BYTES = 64 << 10  # what is read of a body whose sender shows neither a valid key nor a session
 
@@ -86,7 +85,7 @@ def _is_known(headers: dict[bytes, bytes]) -> bool:
     def text(name: bytes) -> str:
         return headers.get(name, b"").decode("latin-1")
 
-    key = presented_key(text(b"authorization"), text(b"x-api-key"))
+    key = keys.presented(text(b"authorization"), text(b"x-api-key"))
     if key is None:
         return _has_session(text(b"cookie"))
     try:

@@ -149,6 +149,14 @@ def revoke(row: ApiKey) -> None:
 # --- recognising a caller
 
 
+def presented(authorization: str, x_api_key: str) -> str | None:
+    """The API key of a request's two headers, None where neither holds one. Never looked for in the URL."""
+    scheme, _, credentials = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return x_api_key.strip() or None
+
+
 def authenticate(full_key: str, *, surface: str = "api", request_id: str = "") -> Caller:
     """The caller behind a key.
 

@@ -1,7 +1,5 @@
 """What every answer of Django's has (a request id), and `/api` on top: JSON errors, no slash redirects."""
 
-import re
-import uuid
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any
@@ -11,20 +9,15 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 from completions.exceptions import error_body
+from completions.ids import kept_or_new
 
 API = "/api/"
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 META_KEY = "llmhub.request_id"  # lower case: no request header can become this key
 
 
 def request_id_of(request: Any) -> str:
     """The id of this request (Django's or DRF's), as its answer's x-request-id says."""
     return str(request.META.get(META_KEY) or "")
-
-
-def kept_or_new(given: str | None) -> str:
-    """The client's own request id where it is harmless, else a new one."""
-    return given if given and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @sync_and_async_middleware

@@ -36,6 +36,7 @@ class Outcome:
     dispatch: Dispatch
     usage: Usage | None = None  # of the answering attempt; None where nothing is owed
     lost: dict[int, Usage] = field(default_factory=dict)  # of attempts before it whose prompt was sent
+    row: Row = field(default_factory=dict)  # what `final` made
 
     @property
     def target(self) -> Target:
@@ -94,7 +95,7 @@ class Outcome:
     def final(self, attempts: Sequence[Row]) -> Row:
         """The completion's own columns: the sums of its attempts."""
         target = self.target
-        return {
+        self.row = {
             "state": self.state,
             "provider_id": target.provider_id,
             "provider_slug": target.endpoint.provider,
@@ -109,6 +110,7 @@ class Outcome:
             **_error_columns(self.failure),
             **_total_usage(attempts),
         }
+        return self.row
 
     def content(self, call: Call, days: int) -> Row | None:
         """Prompt and answer, where they are kept. They become text where they are written."""
@@ -120,9 +122,15 @@ class Outcome:
             "expires_at": content.expires_at(days),
         }
 
-    def response(self, final: Row, model: str, call_id: Any, standings: Standings) -> LLMResponse:
+    @property
+    def cost_nano(self) -> int | None:
+        """What the whole call cost, in nano-dollars. None: no price is known."""
+        cost: int | None = self.row["cost_nano_usd"]
+        return cost
+
+    def response(self, model: str, call_id: Any, standings: Standings) -> LLMResponse:
         """The answer as callers get it: its own usage, and what the whole call cost."""
-        usage, cost = self.usage or Usage(), final["cost_nano_usd"]
+        usage, cost, final = self.usage or Usage(), self.cost_nano, self.row
         return LLMResponse(
             content=self.meter.text,
             tokens=Tokens(usage.prompt, usage.completion, usage.total),

@@ -14,7 +14,7 @@ from typing import Any
 
 from completions import ledger, revocation
 from completions.admission import Admission, admission
-from completions.errors import LLMServiceError, service_error
+from completions.errors import CallEndedError, LLMServiceError, service_error
 from completions.limits import limiter
 from completions.meter import Meter
 from completions.models import State
@@ -27,6 +27,7 @@ from providers.errors import ProviderMisconfigured, UpstreamError
 from providers.types import StreamChunk
 
 SLOW_SECONDS = 60.0
+ENDED = "The call was ended before its answer was complete."
 
 
 async def start(call: Call) -> "Run":
@@ -46,6 +47,7 @@ class Run:
         self._tape = Tape()
         self.reader = self._tape.reader()
         self._left: State | None = None  # it is to end so
+        self._interrupted = False  # the task that waits for it was cancelled
         self._pulling = False
         self._ended = False
         self._used = 0  # tokens, for the key's limit
@@ -61,6 +63,11 @@ class Run:
 
     async def answer(self) -> LLMResponse:
         """The whole answer, settled. Raises LLMServiceError. Cancelling the wait cancels the call."""
+        outcome = await self.outcome()
+        return outcome.response(self.model, self.id, self.admission.grant.standings)
+
+    async def outcome(self) -> Outcome:
+        """What became of it, settled: as `answer`, for who needs no more than what the ledger got."""
         if self._pump is None:  # nobody reads it piece by piece: the waiting task is the pump
             self._pump = asyncio.current_task()
             return await self._run()
@@ -123,7 +130,7 @@ class Run:
 
     # --- the pump
 
-    async def _run(self) -> LLMResponse:
+    async def _run(self) -> Outcome:
         """From the row to its settlement, exactly once; the key's limits are corrected at the end."""
         key_id = self.call.caller.api_key_id
         try:
@@ -138,7 +145,7 @@ class Run:
             if self._over is not None:
                 self._over.set_result(None)
 
-    async def _settled(self, entry: ledger.Entry) -> LLMResponse:
+    async def _settled(self, entry: ledger.Entry) -> Outcome:
         """Pull the answer and fill the ledger's entry with whatever came of it."""
         state, failure = State.OK, None
         self._entry = entry
@@ -151,19 +158,25 @@ class Run:
         except Exception:
             entry.final["error_code"] = "internal_error"
             raise
-        response = await self._fill(entry, Outcome(state, failure, self.meter, self.dispatch))
+        outcome = Outcome(state, failure, self.meter, self.dispatch)
+        await self._fill(entry, outcome)
         if self._left is not None:
-            raise self._refused or asyncio.CancelledError
+            raise self._refused or (asyncio.CancelledError if self._interrupted else CallEndedError(ENDED))
         if failure is not None:
-            raise service_error(failure) from failure
-        return response
+            raise _told(failure, self.dispatch) from failure
+        return outcome
 
     def _cancelled(self) -> State:
         """The state of a call whose pump was cancelled: by `stop`, or by who cancelled the waiting task."""
         if self._left is None:
-            self._left = State.CLIENT_GONE
-        elif self._pump is not None:
+            return self._interrupt()
+        if self._pump is not None:
             self._pump.uncancel()  # it was only told to stop pulling
+        return self._left
+
+    def _interrupt(self) -> State:
+        self._interrupted = True
+        self._left = self._left or State.CLIENT_GONE
         return self._left
 
     async def _pull(self) -> None:
@@ -195,19 +208,25 @@ class Run:
         except TimeoutError:
             self.stop(State.CLIENT_SLOW)
 
-    async def _fill(self, entry: ledger.Entry, outcome: Outcome) -> LLMResponse:
-        """The outcome as the ledger's entry, and as the answer."""
+    async def _fill(self, entry: ledger.Entry, outcome: Outcome) -> None:
+        """The outcome as the ledger's entry."""
         if outcome.must_tokenize:
             _, cancelled = await unbroken(asyncio.to_thread(outcome.count))
             if cancelled is not None:
-                self._left = self._left or State.CLIENT_GONE
+                self._interrupt()
         else:
             outcome.count()
         entry.attempts = outcome.attempts()
         entry.final = outcome.final(entry.attempts)
         self._used = (entry.final["prompt_tokens"] or 0) + (entry.final["completion_tokens"] or 0)
         entry.content = outcome.content(self.call, self.admission.content_days)
-        return outcome.response(entry.final, self.model, self.id, self.admission.grant.standings)
+
+
+def _told(failure: UpstreamError | ProviderMisconfigured, dispatch: Dispatch) -> LLMServiceError:
+    """What the caller is told; after several attempts, another of its own helps nobody."""
+    error = service_error(failure)
+    error.details["attempts"] = dispatch.attempts
+    return error
 
 
 def _retrieve(pump: "asyncio.Task[Any]") -> None:

@@ -12,6 +12,7 @@ from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()  # loads the apps: what follows may import models
 
+from completions import v1  # noqa: E402
 from completions.intake import BodyLimit  # noqa: E402
 from llmhub.lifespan import lifespan  # noqa: E402
 from llmhub.static import StaticFiles  # noqa: E402
@@ -23,8 +24,15 @@ static_files: Application = StaticFiles(settings.STATIC_URL)
 
 
 async def http(scope: Any, receive: Any, send: Any) -> None:
-    is_static = scope["path"].startswith(settings.STATIC_URL)
-    await (static_files if is_static else django_application)(scope, receive, send)
+    """The data plane first: it is what must be fast, and it needs nothing of Django's request cycle."""
+    path: str = scope["path"]
+    if path.startswith("/v1/"):
+        await v1.application(scope, receive, send)
+    elif path.startswith(STATIC_URL):
+        await static_files(scope, receive, send)
+    else:
+        await django_application(scope, receive, send)
 
 
+STATIC_URL: str = settings.STATIC_URL
 application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})

@@ -111,6 +111,13 @@ def usd(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-9, EXACT)
 
 
+def usd_text(nano: int) -> str:
+    """Nano-dollars as dollars in decimal text, exactly and without an exponent, e.g. "0.0001375"."""
+    whole, rest = divmod(abs(nano), NANO)
+    text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    return f"-{text}" if nano < 0 else text
+
+
 class Line(NamedTuple):
     """One class of a call's tokens: `rate` is USD per million, `nano` the exact amount before rounding."""
 

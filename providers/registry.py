@@ -265,6 +265,7 @@ def target_of(row: LanguageModel, facts: ProviderFacts, override: Price | None, 
         context_window=row.context_window,
         max_output=row.max_output,
         capabilities=frozenset(row.capabilities),
+        created=int(row.provider.created_at.timestamp()),
         price=override or pricing.bundled_price(price_source, row.name, day),
         unusable=facts.unusable,
     )

@@ -179,6 +179,7 @@ class Target:
     max_output: int | None = None
     capabilities: frozenset[str] = frozenset()
     price: Price | None = None
+    created: int = 0  # when its provider was added: seconds since 1970
     unusable: str = ""  # why this target cannot be called (e.g. its key cannot be decrypted); empty: it can
 
 

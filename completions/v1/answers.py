@@ -1,0 +1,100 @@
+"""The answer of a call on OpenAI's wire: whole, or streamed as server-sent events."""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from completions.errors import LLMServiceError
+from completions.limits import rate_limit_headers
+from completions.models import State
+from completions.pipeline import Run
+from completions.v1 import errors
+from completions.v1.bodies import wants_usage
+from completions.v1.errors import Headers
+from completions.v1.exchange import Exchange, HangUp
+from completions.v1.frames import DONE, KEEPALIVE, Frames, dumped, usage_object
+from providers.pricing import usd_text
+
+logger = logging.getLogger(__name__)
+
+KEEPALIVE_SECONDS = 15.0
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+async def send_whole(exchange: Exchange, run: Run) -> None:
+    """The upstream's body, its model named as the caller did. Raises LLMServiceError."""
+    with HangUp(exchange, run):
+        outcome = await run.outcome()
+    body = outcome.meter.whole or {}
+    body["model"] = run.model
+    if outcome.usage is not None and not body.get("usage"):
+        body["usage"] = usage_object(outcome.usage)
+    headers = answered(exchange, run)
+    if outcome.cost_nano is not None:
+        headers.append((b"x-llmhub-cost-usd", usd_text(outcome.cost_nano).encode()))
+    await exchange.answer(200, dumped(body), headers)
+
+
+async def send_stream(exchange: Exchange, run: Run) -> None:
+    """Frames as they come. Raises LLMServiceError for what fails before the first: that is an HTTP error."""
+    reader = run.reader
+    with HangUp(exchange, run, delay=0):
+        try:
+            chunks = await reader.read()
+            if not chunks:
+                await run.outcome()
+            reader.silence_seconds = KEEPALIVE_SECONDS
+            frames = Frames(run, include_usage=wants_usage(run.call))
+            await exchange.begin(200, [*STREAM_HEADERS, *answered(exchange, run)])
+            while not reader.at_end:
+                data = frames.render(chunks) if chunks else KEEPALIVE
+                if data:
+                    await exchange.part(data)
+                chunks = await reader.read()
+            await exchange.end(await _last(run, frames))
+        finally:
+            await run.cancel(State.CLIENT_GONE)
+
+
+async def _last(run: Run, frames: Frames) -> bytes:
+    """Usage and [DONE], once the row is settled; or the error that ended the stream."""
+    try:
+        return frames.usage(await run.outcome()) + DONE
+    except LLMServiceError as error:
+        return frame_of(errors.shape(error))
+    except Exception:
+        logger.exception("unexpected error in a stream")
+        return frame_of(
+            errors.shape(LLMServiceError("Something went wrong inside the hub. Its log says what."))
+        )
+
+
+def frame_of(body: Any) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+def answered(exchange: Exchange, run: Run) -> Headers:
+    """Who answered, and where the caller's limits stand."""
+    if not exchange.request_id:
+        exchange.request_id = run.id.hex
+    target = run.dispatch.target or run.dispatch.targets[0]
+    headers = [
+        *_names(run.model, target.endpoint.provider),
+        (b"x-llmhub-cache", b"BYPASS"),
+        (b"x-llmhub-attempts", b"%d" % run.dispatch.attempts),
+    ]
+    for name, value in rate_limit_headers(run.admission.grant.standings).items():
+        headers.append((name.encode(), value.encode()))
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _names(model: str, provider: str) -> Headers:
+    """Names may hold any letter; a header may not."""
+    return [(b"x-llmhub-model", ascii(model)[1:-1].encode()), (b"x-llmhub-provider", provider.encode())]

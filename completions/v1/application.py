@@ -1,0 +1,107 @@
+"""The routes of `/v1`, and what every one of them has in common."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from django.db import InterfaceError, OperationalError
+
+from completions import pipeline
+from completions.errors import CallEndedError, LLMServiceError, UnavailableError
+from completions.v1 import errors, models
+from completions.v1.answers import send_stream, send_whole
+from completions.v1.bodies import call_of
+from completions.v1.exchange import ClientLeft, Exchange, Receive, Send
+from providers.types import Operation
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Exchange], Awaitable[None]]
+MODELS = "/v1/models/"
+
+
+def asking(operation: Operation) -> Handler:
+    """The handler of a route that makes calls."""
+
+    async def handle(exchange: Exchange) -> None:
+        caller = await exchange.caller()
+        run = await pipeline.start(call_of(caller, operation, await exchange.body()))
+        if run.call.stream:
+            await send_stream(exchange, run)
+        else:
+            await send_whole(exchange, run)
+
+    return handle
+
+
+async def list_models(exchange: Exchange) -> None:
+    """`GET /v1/models`."""
+    await exchange.answer(200, orjson.dumps(await models.listed(await exchange.caller())))
+
+
+async def one_model(exchange: Exchange) -> None:
+    """`GET /v1/models/{id}`; an id may hold slashes."""
+    name = exchange.path.removeprefix(MODELS).rstrip("/")
+    await exchange.answer(200, orjson.dumps(await models.named(await exchange.caller(), name)))
+
+
+ROUTES: Mapping[str, tuple[str, Handler]] = {
+    "/v1/chat/completions": ("POST", asking(Operation.CHAT)),
+    "/v1/completions": ("POST", asking(Operation.COMPLETION)),
+    "/v1/embeddings": ("POST", asking(Operation.EMBEDDING)),
+    "/v1/models": ("GET", list_models),
+}
+
+
+async def application(scope: Any, receive: Receive, send: Send) -> None:
+    """ASGI: HTTP requests under `/v1`. Whatever happens, the answer is JSON in OpenAI's shape."""
+    exchange = Exchange(scope, receive, send)
+    found = ROUTES.get(exchange.path) or _other_route(exchange.path)
+    if found is None:
+        await _refuse(
+            exchange, 404, "unknown_url", f"Unknown request URL: {exchange.method} {exchange.path}."
+        )
+        return
+    method, handler = found
+    if exchange.method != method:
+        what = f"{exchange.method} is not allowed for {exchange.path}; use {method}."
+        await _refuse(exchange, 405, "method_not_allowed", what, [(b"allow", method.encode())])
+        return
+    try:
+        await handler(exchange)
+    except LLMServiceError as error:
+        await _tell(exchange, error)
+    except ClientLeft:
+        pass  # there is nobody to tell
+    except (OperationalError, InterfaceError) as error:
+        logger.error("database error on /v1: %s", error)
+        await _tell(exchange, UnavailableError("The hub's database cannot serve now.", retry_after=5))
+    except Exception:
+        logger.exception("unexpected error on /v1")
+        await _tell(exchange, LLMServiceError("Something went wrong inside the hub. Its log says what."))
+
+
+def _other_route(path: str) -> tuple[str, Handler] | None:
+    """An address with a slash at its end is the same; what follows /v1/models/ is a model's id."""
+    if path.endswith("/") and (found := ROUTES.get(path[:-1])):
+        return found
+    if path.startswith(MODELS) and len(path) > len(MODELS):
+        return "GET", one_model
+    return None
+
+
+async def _tell(exchange: Exchange, error: LLMServiceError) -> None:
+    if isinstance(error, CallEndedError):
+        return  # its reader is gone
+    told = errors.told(error)
+    if told.status in (401, 413):  # its body may not have been read: the connection cannot be used again
+        told.headers.append((b"connection", b"close"))
+    await exchange.answer(told.status, told.body, told.headers)
+
+
+async def _refuse(
+    exchange: Exchange, status: int, code: str, message: str, headers: errors.Headers | None = None
+) -> None:
+    body = errors.error_object(message, "invalid_request_error", code)
+    await exchange.answer(status, orjson.dumps(body), headers or [])
