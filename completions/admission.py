@@ -58,10 +58,8 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
     if any(claim.budget.hard for claim in claims):
         targets = _priced(targets, call)
     limits = key.limits if key is not None else Limits()
-    if claims or limits.tokens_per_minute is not None:
-        prompt_tokens = (await prompt.acount(targets[0].upstream_model)).count
-    else:  # neither money nor a limit depends on it: a rough figure, for recovery
-        prompt_tokens = prompt.size // ROUGH_BYTES_PER_TOKEN
+    target = targets[0]
+    rough = prompt.size // ROUGH_BYTES_PER_TOKEN
     opening = ledger.Opening(
         id=call_id,
         caller=call.caller,
@@ -69,19 +67,30 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
         stream=call.stream,
         end_user=call.end_user,
         claims=claims,
-        hold_nano=budgets.worst_case(targets, prompt_tokens, call) if claims else 0,
-        prompt_tokens=prompt_tokens,
-        provider_slug=targets[0].endpoint.provider,
-        model=targets[0].upstream_model,
-        prices=pricing.dump(targets[0].price) if targets[0].price else "",
-        price_source=targets[0].price.source if targets[0].price else "",
+        hold_nano=budgets.worst_case(targets, prompt.size, call) if claims else 0,
+        prompt_tokens=rough,
+        provider_slug=target.endpoint.provider,
+        model=target.upstream_model,
+        prices=pricing.dump(target.price) if target.price else "",
+        price_source=target.price.source if target.price else "",
     )
-    grant = await limiter().acquire(
-        f"key:{call.caller.api_key_id}", limits, prompt_tokens + _asked_output(call.body)
-    )
+    grant = await limiter().acquire(f"key:{call.caller.api_key_id}", limits, rough + _asked_output(call.body))
     return Admission(
         targets, prompt, opening, grant, project.content_days if key is None or key.log_content else 0
     )
+
+
+async def tightened(admitted: Admission, call: Call) -> ledger.Opening | None:
+    """The opening with a hold by the prompt's tokens, counted; None where that is no less.
+
+    A token is at least one byte: a prompt's bytes bound what it can cost, for any model and without counting.
+    Only where a budget does not cover that, the tokens are counted: it takes as long as all else of a call.
+    """
+    count = (await admitted.prompt.acount(admitted.targets[0].upstream_model)).count
+    hold = budgets.worst_case(admitted.targets, count, call)
+    if hold >= admitted.opening.hold_nano:
+        return None
+    return admitted.opening._replace(hold_nano=hold, prompt_tokens=count)
 
 
 async def _candidates(call: Call, prompt: Prompt) -> Sequence[Target]:

@@ -1,5 +1,6 @@
 """Which budgets a call falls under, and the most it can cost."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -10,8 +11,9 @@ from completions.periods import Period, Span, span_of
 from completions.prompts import inputs
 from completions.types import Call, Caller
 from providers import pricing
-from providers.types import Operation, Price, Rate, Target
+from providers.types import Operation, Price, Target
 
+PROMPT_CLASSES = 4  # of a price's rates in pricing's order, those of the prompt
 UNKNOWN_OUTPUT = 32_768  # tokens held where neither the call nor the model bounds its output
 
 
@@ -29,9 +31,11 @@ _spans: dict[tuple[Period, str], Span] = {}
 def claims(project: ProjectFacts, caller: Caller, end_user: str, at: datetime) -> tuple[Claim, ...]:
     """The budgets that pay for a call. One per end user pays only for calls that name their user."""
     return tuple(
-        Claim(budget, end_user if budget.per_end_user else "", _span(budget, at))
-        for budget in project.budgets
-        if budget.api_key_id in (None, caller.api_key_id) and (end_user or not budget.per_end_user)
+        [
+            Claim(budget, end_user if budget.per_end_user else "", _span(budget, at))
+            for budget in project.budgets
+            if budget.api_key_id in (None, caller.api_key_id) and (end_user or not budget.per_end_user)
+        ]
     )
 
 
@@ -49,12 +53,13 @@ def worst_case(targets: Sequence[Target], prompt_tokens: int, call: Call) -> int
 
     Targets without a price count nothing: who holds a hard budget has removed them.
     """
-    prompts, outputs = Decimal(0), [Decimal(0)]
+    prompts = dearest_output = 0
     for target in targets:
         if target.price is not None:
-            prompts += _dearest_prompt(target.price, prompt_tokens) * prompt_tokens
-            outputs.append(_dearest_output(target.price, prompt_tokens) * output_bound(target, call))
-    return pricing.nano((prompts + max(outputs)) / pricing.MILLION)
+            prompt, output = _dearest(target.price, prompt_tokens)
+            prompts += math.ceil(prompt * prompt_tokens)
+            dearest_output = max(dearest_output, math.ceil(output * output_bound(target, call)))
+    return prompts + dearest_output
 
 
 def output_bound(target: Target, call: Call) -> int:
@@ -84,13 +89,7 @@ def _positive(value: Any) -> int:
     return value if isinstance(value, int) and value > 1 else 1
 
 
-def _dearest_prompt(price: Price, prompt_tokens: int) -> Decimal:
-    return _dearest((price.prompt, price.cached, price.cache_write, price.audio_prompt), prompt_tokens)
-
-
-def _dearest_output(price: Price, prompt_tokens: int) -> Decimal:
-    return _dearest((price.completion, price.reasoning, price.audio_completion), prompt_tokens)
-
-
-def _dearest(rates: Sequence[Rate | None], prompt_tokens: int) -> Decimal:
-    return max(rate.at(prompt_tokens) for rate in rates if rate is not None)
+def _dearest(price: Price, prompt_tokens: int) -> tuple[int | Decimal, int | Decimal]:
+    """Nano-dollars per token of the dearest class of the prompt, and of the output."""
+    each: Sequence[int | Decimal] = pricing.whole_nanos(price) or pricing.nanos(price, prompt_tokens)
+    return max(each[:PROMPT_CLASSES]), max(each[PROMPT_CLASSES:])

@@ -5,6 +5,7 @@ the whole key under the hub's pepper, a random secret that lies encrypted in the
 recognises no key. A key that this process knows is recognised without reading the database.
 """
 
+import hashlib
 import hmac
 import logging
 import re
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from asgiref.sync import sync_to_async
@@ -318,7 +320,22 @@ def digest(full_key: str) -> str:
 
 
 def _digest(full_key: str, pepper: bytes) -> str:
-    return hmac.digest(pepper, full_key.encode(), "sha256").hex()
+    inner, outer = (half.copy() for half in _halves(pepper))
+    inner.update(full_key.encode())
+    outer.update(inner.digest())
+    return str(outer.hexdigest())
+
+
+@lru_cache(maxsize=8)
+def _halves(pepper: bytes) -> tuple[Any, Any]:
+    """Both hashes of HMAC-SHA256 (RFC 2104), begun with the pepper. The library's own begins them for every
+    key anew, and lets other threads run meanwhile: together that costs a call as much as its routing.
+    """
+    block = pepper.ljust(64, b"\0") if len(pepper) <= 64 else hashlib.sha256(pepper).digest().ljust(64, b"\0")
+    return (
+        hashlib.sha256(bytes(byte ^ 0x36 for byte in block)),
+        hashlib.sha256(bytes(byte ^ 0x5C for byte in block)),
+    )
 
 
 _pepper_kept: tuple[float, bytes] = (0.0, b"")

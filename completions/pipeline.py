@@ -13,8 +13,8 @@ from contextvars import Context
 from typing import Any
 
 from completions import ledger, revocation
-from completions.admission import Admission, admission
-from completions.errors import CallEndedError, LLMServiceError, service_error
+from completions.admission import Admission, admission, tightened
+from completions.errors import BudgetExceededError, CallEndedError, LLMServiceError, service_error
 from completions.limits import limiter
 from completions.meter import Meter
 from completions.models import State
@@ -132,18 +132,25 @@ class Run:
 
     async def _run(self) -> Outcome:
         """From the row to its settlement, exactly once; the key's limits are corrected at the end."""
-        key_id = self.call.caller.api_key_id
         try:
-            async with ledger.entry(self.admission.opening) as entry:
-                revocation.watch(self, key_id)
-                return await self._settled(entry)
+            try:
+                return await self._entered(self.admission.opening)
+            except BudgetExceededError:
+                if (tighter := await tightened(self.admission, self.call)) is None:
+                    raise
+                return await self._entered(tighter)
         finally:
-            revocation.unwatch(self, key_id)
+            revocation.unwatch(self, self.call.caller.api_key_id)
             self._tape.close()
             limiter().give_back(self.admission.grant, self._used)
             self._ended = True
             if self._over is not None:
                 self._over.set_result(None)
+
+    async def _entered(self, opening: ledger.Opening) -> Outcome:
+        async with ledger.entry(opening) as entry:
+            revocation.watch(self, self.call.caller.api_key_id)
+            return await self._settled(entry)
 
     async def _settled(self, entry: ledger.Entry) -> Outcome:
         """Pull the answer and fill the ledger's entry with whatever came of it."""

@@ -6,7 +6,6 @@ their keys with what this process knows of them, once a second.
 
 import asyncio
 import logging
-import weakref
 from contextvars import Context
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from django.utils import timezone
 
 from completions import accounts, keys
 from completions.errors import AuthenticationError, LLMServiceError
+from providers.loops import PerLoop
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ class _Watcher:
         self.ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        if self.task is None or self.task.done():
-            # An empty context: the one here is a call's, whose thread may be gone before the next look.
-            self.task = asyncio.get_running_loop().create_task(
-                self.look(), name="revoked keys", context=Context()
-            )
+        # An empty context: the one here is a call's, whose thread may be gone before the next look.
+        self.task = asyncio.get_running_loop().create_task(
+            self.look(), name="revoked keys", context=Context()
+        )
 
     async def look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            self.runs = {key_id: runs for key_id, runs in self.runs.items() if runs}
             if not self.runs:
                 return
             for key_id in list(self.runs):
@@ -67,27 +67,19 @@ class _Watcher:
         task.add_done_callback(self.ending.discard)
 
 
-_watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Watcher] = weakref.WeakKeyDictionary()
+_watchers = PerLoop(_Watcher)
 
 
 def watch(run: Running, api_key_id: int | None) -> None:
     """End `run` with an AuthenticationError when its key is no longer in force. Call `unwatch` at its end."""
-    if api_key_id is None:
-        return
-    loop = asyncio.get_running_loop()
-    watcher = _watchers.get(loop)
-    if watcher is None:
-        watcher = _watchers[loop] = _Watcher()
-    watcher.runs.setdefault(api_key_id, set()).add(run)
-    watcher.start()
+    if api_key_id is not None:
+        watcher = _watchers.get()
+        watcher.runs.setdefault(api_key_id, set()).add(run)
+        if watcher.task is None or watcher.task.done():
+            watcher.start()
 
 
 def unwatch(run: Running, api_key_id: int | None) -> None:
     """The call has ended. Doing so twice, or for one that was never watched, changes nothing."""
-    watcher = _watchers.get(asyncio.get_running_loop())
-    if watcher is None or api_key_id is None:
-        return
-    runs = watcher.runs.get(api_key_id, set())
-    runs.discard(run)
-    if not runs:
-        watcher.runs.pop(api_key_id, None)
+    if api_key_id is not None:
+        _watchers.get().runs.get(api_key_id, set()).discard(run)

@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 logger = logging.getLogger(__name__)
 
+GC_THRESHOLD = 20_000  # objects made since the last collection; calls leave few cycles behind
+
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -28,6 +30,7 @@ async def _freeze_heap() -> None:
     """What is loaded by now stays for good: the collector need not look at it again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 async def _close_upstream_connections() -> None:

@@ -111,6 +111,12 @@ def usd(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-9, EXACT)
 
 
+def nanos(price: Price, prompt_tokens: int) -> tuple[Decimal, ...]:
+    """Nano-dollars per token of each class, in the order of `_shares`, for a prompt of that length."""
+    rates = [own or whole for _, _, own, whole in _shares(Usage(), price)]
+    return tuple(rate.at(prompt_tokens) * NANO_PER_MILLIONTH for rate in rates)
+
+
 def usd_text(nano: int) -> str:
     """Nano-dollars as dollars in decimal text, exactly and without an exponent, e.g. "0.0001375"."""
     whole, rest = divmod(abs(nano), NANO)

@@ -17,8 +17,6 @@ from django.core.cache import cache
 from providers.retry_after import retry_after
 from providers.types import RateLimit, RateLimits
 
-Headers = dict[str, str]
-
 MIRROR_SECONDS = 1.0  # between two writes of one provider to the shared cache
 KEPT_SECONDS = 86_400
 EPOCH_ABOVE = 10**9  # a reset this great is a point in time, a smaller one a duration
@@ -26,7 +24,18 @@ UNITS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-
 DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|d|h|m|s))+")
 DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
 
-_heard: dict[str, tuple[float, Headers]] = {}  # provider slug: (when, what it said)
+FACTS = ("limit", "remaining", "reset")
+SAYING = frozenset(  # the headers that `read` understands
+    [
+        *(f"x-ratelimit-{fact}" for fact in FACTS),
+        *(f"x-ratelimit-{fact}-{kind}" for fact in FACTS for kind in ("requests", "tokens")),
+        *(f"anthropic-ratelimit-{kind}-{fact}" for fact in FACTS for kind in ("requests", "tokens")),
+        "retry-after",
+        "retry-after-ms",
+    ]
+)
+
+_heard: dict[str, tuple[float, Mapping[str, str]]] = {}  # provider slug: (when, what it said)
 _lock = threading.Lock()
 _unmirrored: set[str] = set()
 _mirror: threading.Thread | None = None
@@ -45,16 +54,10 @@ def read(headers: Mapping[str, str], *, at: datetime | None = None) -> RateLimit
 
 def remember(provider: str, headers: Mapping[str, str]) -> None:
     """Keep what an answer's headers said; cheap, for every answer. Redis shares it with other processes."""
-    said = {
-        name: value
-        for name, value in headers.items()
-        if "ratelimit" in name or name.startswith("retry-after")
-    }
-    if not said:
-        return
-    _heard[provider] = (time.time(), said)
-    if settings.REDIS_URL:
-        _share(provider)
+    if not SAYING.isdisjoint(headers):
+        _heard[provider] = (time.time(), headers)
+        if settings.REDIS_URL:
+            _share(provider)
 
 
 def last(provider: str) -> RateLimits | None:
@@ -139,7 +142,11 @@ def _mirror_all() -> None:
                 return
         for provider in providers:
             if (known := _heard.get(provider)) is not None:
-                cache.set(_key(provider), known, KEPT_SECONDS)
+                when, headers = known
+                said = {
+                    name: value for name, value in headers.items() if "ratelimit" in name or "retry" in name
+                }
+                cache.set(_key(provider), (when, said), KEPT_SECONDS)
         time.sleep(MIRROR_SECONDS)
 
 

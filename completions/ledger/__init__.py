@@ -56,8 +56,12 @@ class Entry:
 
     def received(self, count: int) -> None:
         """So many bytes of answer have come by now: what is billed if the process dies."""
-        if self._writer.progress is not None:
-            self._writer.progress.count(self._slot, count)
+        progress = self._writer.progress
+        if progress is None:
+            return
+        if self._slot < 0:
+            self._slot = progress.begin(self.id)
+        progress.count(self._slot, count)
 
     async def __aenter__(self) -> "Entry":
         self._writer = submit(self._admit)
@@ -66,8 +70,6 @@ class Entry:
         except UnavailableError:
             self._admit.abandoned = True
             raise
-        if self._writer.progress is not None:
-            self._slot = self._writer.progress.begin(self.id)
         if cancelled is not None:
             await self._settle()
             raise cancelled
@@ -85,7 +87,7 @@ class Entry:
         settle = Settle(self.id, final, self.attempts, self.content, charges, done=LoopReply())
         submit(settle)
         cancelled = await _reply(settle).wait()
-        if self._writer.progress is not None:
+        if self._slot >= 0 and self._writer.progress is not None:
             self._writer.progress.end(self._slot)
         return cancelled
 

@@ -24,6 +24,7 @@ from completions.limits.bucket import (
     LimitExceeded,
     Limits,
     duration,
+    header_pairs,
     rate_limit_headers,
 )
 from completions.limits.memory import MemoryLimiter
@@ -42,6 +43,7 @@ __all__ = (
     "aclose",
     "duration",
     "forget",
+    "header_pairs",
     "limiter",
     "rate_limit_headers",
 )

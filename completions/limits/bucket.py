@@ -190,6 +190,28 @@ def rate_limit_headers(standings: Standings) -> dict[str, str]:
     return headers
 
 
+NAMES = {
+    kind: tuple(f"x-ratelimit-{fact}-{kind}".encode() for fact in ("limit", "remaining", "reset"))
+    for kind in ("requests", "tokens")
+}
+
+
+def header_pairs(limits: Limits, levels: tuple[float, float]) -> list[tuple[bytes, bytes]]:
+    """`rate_limit_headers` of a key at its levels of use, as they go over a wire."""
+    pairs: list[tuple[bytes, bytes]] = []
+    bounds = (limits.requests_per_minute, limits.tokens_per_minute)
+    for kind, limit, level in zip(NAMES, bounds, levels, strict=True):
+        if limit is not None:
+            names = NAMES[kind]
+            left = max(0, math.floor(limit - level + EPSILON))
+            pairs += (
+                (names[0], b"%d" % limit),
+                (names[1], b"%d" % left),
+                (names[2], duration(level * MINUTE / limit).encode()),
+            )
+    return pairs
+
+
 def duration(seconds: float) -> str:
     """As OpenAI writes it: '0s', '12ms', '1.5s', '6m0s', '1h2m3s'. Never shorter than it is."""
     milliseconds = max(0, math.ceil(round(seconds * 1000, 3)))

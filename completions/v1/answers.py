@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from completions.errors import LLMServiceError
-from completions.limits import rate_limit_headers
+from completions.limits import header_pairs
 from completions.models import State
 from completions.pipeline import Run
 from completions.v1 import errors
@@ -84,14 +84,13 @@ def answered(exchange: Exchange, run: Run) -> Headers:
     if not exchange.request_id:
         exchange.request_id = run.id.hex
     target = run.dispatch.target or run.dispatch.targets[0]
-    headers = [
+    grant = run.admission.grant
+    return [
         *_names(run.model, target.endpoint.provider),
         (b"x-llmhub-cache", b"BYPASS"),
         (b"x-llmhub-attempts", b"%d" % run.dispatch.attempts),
+        *header_pairs(grant.limits, grant.levels),
     ]
-    for name, value in rate_limit_headers(run.admission.grant.standings).items():
-        headers.append((name.encode(), value.encode()))
-    return headers
 
 
 @lru_cache(maxsize=1024)

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import weakref
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from providers import egress
 from providers.drivers.exchange import Connection
 from providers.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from providers.loops import PerLoop
 from providers.types import Endpoint
 
 IDLE_SECONDS = 15.0  # that an unused connection is kept: less than upstreams keep theirs
@@ -127,21 +127,13 @@ class Home(NamedTuple):
         self.pool.keep(self.origin, connection)
 
 
-_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = weakref.WeakKeyDictionary()
-
-
-def pool() -> Pool:
-    """The running loop's."""
-    loop = asyncio.get_running_loop()
-    found = _pools.get(loop)
-    if found is None:
-        found = _pools[loop] = Pool()
-    return found
+_pools = PerLoop(Pool)
+pool = _pools.get
 
 
 def close() -> None:
     """Close what the running loop keeps open."""
-    if (found := _pools.pop(asyncio.get_running_loop(), None)) is not None:
+    if (found := _pools.pop()) is not None:
         found.close()
 
 

@@ -199,6 +199,7 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
+        self._head: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._interim = False  # a 1xx answer, which another follows
         self._until_close = False  # the body ends where the connection does
@@ -258,11 +259,15 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         exchange.heard = True
+        if not exchange.begun:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr] # set with the exchange
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._may_stay = False  # what follows a good answer may be bad, too
             exchange.fail(exchange.invalid("something that is not HTTP"))
+        if self._head_bytes > MAX_HEAD_BYTES and not exchange.begun:
+            exchange.fail(exchange.invalid(f"more than {MAX_HEAD_BYTES >> 10} KiB of headers"))
 
     def eof_received(self) -> None:
         self._at_end()
@@ -285,18 +290,12 @@ class Connection(asyncio.Protocol):
     # --- llhttp's callbacks: what they raise would be lost
 
     def _begin_head(self) -> None:
+        self._head = []
         self._head_bytes = 0
         self._interim = self._until_close = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None or exchange.begun:  # trailers tell us nothing
-            return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            exchange.fail(exchange.invalid(f"more than {MAX_HEAD_BYTES >> 10} KiB of headers"))
-            return
-        exchange.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._head.append((name, value))  # trailers too, which nobody looks at
 
     def on_headers_complete(self) -> None:
         exchange, parser = self.exchange, self._parser
@@ -306,7 +305,8 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self._interim = True
             return
-        headers = exchange.headers
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._head}
+        exchange.headers = headers
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
         exchange.on_head(status)
 
@@ -319,7 +319,6 @@ class Connection(asyncio.Protocol):
         if exchange is None or parser is None:
             return
         if self._interim:
-            exchange.headers.clear()
             self._begin_head()
             return
         self._may_stay = bool(parser.should_keep_alive())
