@@ -38,7 +38,7 @@ SUMS = (
 )
 
 
-@job("rollup", every_seconds=60, embedded_seconds=15)
+@job("rollup", every_seconds=60, embedded_seconds=15, rests=50)
 def rollup(state: JSON) -> bool:
     """Sum the hours that changed.
 
