@@ -119,7 +119,7 @@ async def test_nothing_looks_while_nothing_runs(key: ApiKey) -> None:
     call = Call()
     revocation.watch(call, key.pk)
     revocation.unwatch(call, key.pk)
-    watcher = revocation._watchers[asyncio.get_running_loop()]
+    watcher = revocation._watchers.get()
     assert watcher.task is not None
     await asyncio.wait_for(watcher.task, SECONDS)
     assert watcher.runs == {}
