@@ -13,6 +13,7 @@ from django.utils import timezone
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from completions import metrics
 from completions.errors import LLMServiceError, UnavailableError, service_error
 from completions.limits import LimitExceeded, rate_limit_headers
 from providers.errors import ProviderMisconfigured, UpstreamError
@@ -88,6 +89,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
 
 
 def _service_error(error: LLMServiceError) -> Response:
+    metrics.ERRORS.labels("api", error.code.lower()).inc()
     return Response(service_error_body(error), status=error.status, headers=error_headers(error))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from completions import content
+from completions import content, metrics
 from completions.errors import reason_of
 from completions.meter import Meter
 from completions.models import State
@@ -20,7 +20,7 @@ from providers.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from providers.types import Target, Usage
+from providers.types import NANO, Target, Usage
 
 Row = dict[str, Any]
 Failure = UpstreamError | ProviderMisconfigured
@@ -149,6 +149,25 @@ class Outcome:
             message=self.meter.message(),
             usage=usage,
         )
+
+
+def observe(call: Call, outcome: Outcome, overhead_seconds: float) -> None:
+    """Tell the metrics of a call that has ended, and what of its time the hub took for itself."""
+    row, meter = outcome.row, outcome.meter
+    where = (row["provider_slug"], row["model"])
+    metrics.requests(call.operation.value, *where, str(outcome.state)).inc()
+    for kind, count in (("prompt", row["prompt_tokens"]), ("completion", row["completion_tokens"])):
+        if count:
+            metrics.tokens(kind, *where).inc(count)
+    if row["cost_nano_usd"]:
+        metrics.cost(*where).inc(row["cost_nano_usd"] / NANO)
+    metrics.duration(call.operation.value).observe(meter.elapsed_ms() / 1000)
+    metrics.overhead(call.operation.value).observe(overhead_seconds)
+    if call.stream and meter.first_token_ms is not None:
+        metrics.first_token(*where).observe(meter.first_token_ms / 1000)
+    for tried in outcome.dispatch.tried:
+        if tried.error is not None:
+            metrics.UPSTREAM_ERRORS.labels(tried.target.endpoint.provider, reason_of(tried.error)).inc()
 
 
 def state_of(error: Failure | None) -> State:

@@ -8,17 +8,18 @@ received is settled, and the row says so.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextvars import Context
 from typing import Any
 
-from completions import ledger, revocation
+from completions import ledger, revocation, running
 from completions.admission import Admission, admission, tightened
 from completions.errors import BudgetExceededError, CallEndedError, LLMServiceError, service_error
 from completions.limits import limiter
 from completions.meter import Meter
 from completions.models import State
-from completions.outcome import Outcome, state_of
+from completions.outcome import Failure, Outcome, observe, state_of
 from completions.streams import Tape
 from completions.tasks import unbroken
 from completions.types import Call, Delta, Done, LLMResponse, Started, StreamEvent
@@ -32,14 +33,17 @@ ENDED = "The call was ended before its answer was complete."
 
 async def start(call: Call) -> "Run":
     """The running call. Raises LLMServiceError when it may not be made."""
-    return Run(call, await admission(call, ledger.new_id()))
+    running.admit()
+    began = time.monotonic()
+    return Run(call, await admission(call, ledger.new_id()), began)
 
 
 class Run:
     """One call on its way. `answer()` is the whole; a stream comes by its `reader`, or as `events()`."""
 
-    def __init__(self, call: Call, admitted: Admission) -> None:
+    def __init__(self, call: Call, admitted: Admission, began: float) -> None:
         self.call = call
+        self._began = began  # monotonic: when it was asked for
         self.id = admitted.opening.id
         self.admission = admitted
         self.meter = Meter(admitted.prompt)
@@ -134,44 +138,51 @@ class Run:
         """From the row to its settlement, exactly once; the key's limits are corrected at the end."""
         try:
             try:
-                return await self._entered(self.admission.opening)
+                outcome = await self._entered(self.admission.opening)
             except BudgetExceededError:
                 if (tighter := await tightened(self.admission, self.call)) is None:
                     raise
-                return await self._entered(tighter)
+                outcome = await self._entered(tighter)
         finally:
+            running.end(self)
             revocation.unwatch(self, self.call.caller.api_key_id)
             self._tape.close()
             limiter().give_back(self.admission.grant, self._used)
             self._ended = True
             if self._over is not None:
                 self._over.set_result(None)
+        if self._left is not None:
+            raise self._refused or (asyncio.CancelledError if self._interrupted else CallEndedError(ENDED))
+        if outcome.failure is not None:
+            raise _told(outcome.failure, self.dispatch) from outcome.failure
+        return outcome
 
     async def _entered(self, opening: ledger.Opening) -> Outcome:
+        """The row, the answer, the settlement; and what all of it took, but for the upstream."""
         async with ledger.entry(opening) as entry:
+            running.begin(self)
             revocation.watch(self, self.call.caller.api_key_id)
-            return await self._settled(entry)
+            called = time.monotonic()
+            state, failure = await self._pulled(entry)
+            answered = time.monotonic()
+            outcome = Outcome(state, failure, self.meter, self.dispatch)
+            await self._fill(entry, outcome)
+        observe(self.call, outcome, called - self._began + time.monotonic() - answered)
+        return outcome
 
-    async def _settled(self, entry: ledger.Entry) -> Outcome:
-        """Pull the answer and fill the ledger's entry with whatever came of it."""
-        state, failure = State.OK, None
+    async def _pulled(self, entry: ledger.Entry) -> tuple[State, Failure | None]:
+        """Pull the answer, and how that ended."""
         self._entry = entry
         try:
             await self._pull()
         except (UpstreamError, ProviderMisconfigured) as error:
-            state, failure = state_of(error), error
+            return state_of(error), error
         except asyncio.CancelledError:
-            state = self._cancelled()
+            return self._cancelled(), None
         except Exception:
             entry.final["error_code"] = "internal_error"
             raise
-        outcome = Outcome(state, failure, self.meter, self.dispatch)
-        await self._fill(entry, outcome)
-        if self._left is not None:
-            raise self._refused or (asyncio.CancelledError if self._interrupted else CallEndedError(ENDED))
-        if failure is not None:
-            raise _told(failure, self.dispatch) from failure
-        return outcome
+        return State.OK, None
 
     def _cancelled(self) -> State:
         """The state of a call whose pump was cancelled: by `stop`, or by who cancelled the waiting task."""
@@ -229,7 +240,7 @@ class Run:
         entry.content = outcome.content(self.call, self.admission.content_days)
 
 
-def _told(failure: UpstreamError | ProviderMisconfigured, dispatch: Dispatch) -> LLMServiceError:
+def _told(failure: Failure, dispatch: Dispatch) -> LLMServiceError:
     """What the caller is told; after several attempts, another of its own helps nobody."""
     error = service_error(failure)
     error.details["attempts"] = dispatch.attempts

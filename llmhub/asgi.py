@@ -12,27 +12,34 @@ from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()  # loads the apps: what follows may import models
 
-from completions import v1  # noqa: E402
+from completions import probes, v1  # noqa: E402
+from completions.cors import CORS  # noqa: E402
 from completions.intake import BodyLimit  # noqa: E402
 from llmhub.lifespan import lifespan  # noqa: E402
 from llmhub.static import StaticFiles  # noqa: E402
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
+STATIC_URL: str = settings.STATIC_URL
+data_plane: Application = v1.application
 django_application: Application = BodyLimit(django)
-static_files: Application = StaticFiles(settings.STATIC_URL)
+static_files: Application = StaticFiles(STATIC_URL)
+if settings.LLMHUB_CORS_ORIGINS:
+    data_plane = CORS(data_plane, settings.LLMHUB_CORS_ORIGINS)
+    django_application = CORS(django_application, settings.LLMHUB_CORS_ORIGINS)
 
 
 async def http(scope: Any, receive: Any, send: Any) -> None:
     """The data plane first: it is what must be fast, and it needs nothing of Django's request cycle."""
     path: str = scope["path"]
     if path.startswith("/v1/"):
-        await v1.application(scope, receive, send)
+        await data_plane(scope, receive, send)
+    elif path in probes.PROBES:
+        await probes.application(scope, receive, send)
     elif path.startswith(STATIC_URL):
         await static_files(scope, receive, send)
     else:
         await django_application(scope, receive, send)
 
 
-STATIC_URL: str = settings.STATIC_URL
 application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})

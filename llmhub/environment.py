@@ -17,7 +17,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-SECRET = frozenset({"DATABASE_URL", "REDIS_URL", "LLMHUB_SECRET_KEY", "LLMHUB_ENCRYPTION_KEYS"})
+SECRET = frozenset(
+    {"DATABASE_URL", "REDIS_URL", "LLMHUB_SECRET_KEY", "LLMHUB_ENCRYPTION_KEYS", "LLMHUB_METRICS_TOKEN"}
+)
 # Callers are told within a second that the database is away, and it is used again as soon as it is back. A
 # connection that cannot be made is not tried again after ever longer pauses, but when it is next wanted.
 POOL = {"min_size": 1, "max_size": 10, "timeout": 0.7, "reconnect_timeout": 0}
@@ -225,6 +227,27 @@ SETTINGS = (
         "0",
         "Days that calls stay in the ledger; their hourly sums stay for good. 0: for ever.",
         "400",
+    ),
+    Setting(
+        "LLMHUB_MOST_CALLS",
+        _whole(1, 1_000_000),
+        "10000",
+        "Calls that one process runs at a time; further ones are told 503.",
+        "10000",
+    ),
+    Setting(
+        "LLMHUB_CORS_ORIGINS",
+        _origins,
+        "",
+        "Origins whose pages may call the hub with a key or ticket. Empty: none.",
+        "https://app.example.com",
+    ),
+    Setting(
+        "LLMHUB_METRICS_TOKEN",
+        _text,
+        "",
+        "What `/metrics` asks for as a bearer token. Empty: it answers only while `HOST` is loopback.",
+        "a-long-random-text",
     ),
     Setting(
         "LLMHUB_DRAIN_SECONDS",

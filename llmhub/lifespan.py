@@ -1,7 +1,10 @@
 """What starts and stops with a server process: a list of steps for each."""
 
+import asyncio
 import gc
 import logging
+import signal
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -65,6 +68,56 @@ async def _start_ledger() -> None:
     ledger.start()
 
 
+async def _bound_calls() -> None:
+    from django.conf import settings
+
+    from completions import running
+
+    running.resume()
+    running.limit(settings.LLMHUB_MOST_CALLS)
+
+
+async def _drain_when_told() -> None:
+    """On SIGTERM and SIGINT calls finish first; only then the server is told, which would cut them off.
+
+    A second signal goes to the server at once. Elsewhere than in the main thread (tests) nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server = signal.getsignal(number)
+        if callable(server):
+            signal.signal(number, _Drain(asyncio.get_running_loop(), server))
+
+
+class _Drain:
+    """A signal handler before the server's own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Callable[[int, Any], Any]) -> None:
+        self.loop, self.server = loop, server
+        self.draining: asyncio.Task[None] | None = None
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.draining is not None or self.loop.is_closed():
+            self.server(number, frame)
+        else:
+            self.loop.call_soon_threadsafe(self._begin, number)
+
+    def _begin(self, number: int) -> None:
+        if self.draining is None:
+            self.draining = self.loop.create_task(self._drain(number))
+
+    async def _drain(self, number: int) -> None:
+        from django.conf import settings
+
+        from completions import running
+
+        try:
+            await running.drain(settings.LLMHUB_DRAIN_SECONDS)
+        finally:
+            self.server(number, None)
+
+
 async def _start_worker() -> None:
     """Embedded, this one process does the periodic work too; elsewhere `manage.py worker` does."""
     from django.conf import settings
@@ -81,7 +134,14 @@ async def _stop_worker() -> None:
     await sync_to_async(worker.stop)()
 
 
-START: tuple[Step, ...] = (_refuse_unsafe_settings, _start_ledger, _start_worker, _freeze_heap)
+START: tuple[Step, ...] = (
+    _refuse_unsafe_settings,
+    _bound_calls,
+    _start_ledger,
+    _start_worker,
+    _drain_when_told,
+    _freeze_heap,
+)
 STOP: tuple[Step, ...] = (
     _stop_worker,
     _close_upstream_connections,

@@ -83,6 +83,7 @@ def _nothing_remembered() -> None:
     from django.core.cache import cache as django_cache
 
     from completions import accounts, jobs, keys, ledger, limits
+    from completions.v1.exchange import forget_limits
     from providers import breaker, registry
 
     breaker.forget()
@@ -90,6 +91,7 @@ def _nothing_remembered() -> None:
     registry.forget()
     accounts.forget()
     limits.forget()
+    forget_limits()
     ledger.forget()
     jobs.stopping.clear()
     keys.forget_pepper()

@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from completions.errors import UnavailableError
 from completions.ledger.operations import Adjust, Admit, Opening, Row, Settle
 from completions.ledger.replies import LoopReply
-from completions.ledger.writer import close, forget, start, submit, unavailable
+from completions.ledger.writer import close, forget, is_away, start, submit, unavailable
 from completions.models import State
 
-__all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "new_id", "start"]
+__all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "is_away", "new_id", "start"]
 
 _random = random.Random(secrets.randbits(256))  # noqa: S311 - ids are to differ, not to be secret
 ADMIT_SECONDS = 0.8  # a caller is told within a second that the ledger cannot be written

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from completions import metrics
 from completions.errors import UnavailableError
 from completions.ledger import recovery
 from completions.ledger.books import Books, Windows
@@ -137,6 +138,7 @@ class Writer:
             deliver([(operation.done, unavailable(error))])
 
     def _attempt(self, batch: Sequence[Operation]) -> tuple[Books | None, Exception | None]:
+        began = time.monotonic()
         try:
             self._prepare()
             books = Books(self._epoch, self._windows)
@@ -146,10 +148,13 @@ class Writer:
             self._note(error)
             return None, error
         self._windows |= books.new_windows
+        metrics.COMMIT.observe(time.monotonic() - began)
         self._here()
         return books, None
 
     def _here(self) -> None:
+        if self.away:
+            metrics.LEDGER_AWAY.set(0)
         self.away = False
         database.note(away=False)
 
@@ -160,6 +165,7 @@ class Writer:
             logger.error("the ledger could not write: %s", error)
         self.away = isinstance(error, OperationalError | InterfaceError)
         if self.away:
+            metrics.LEDGER_AWAY.set(1)
             database.note(away=True)
             self._due[self._beat] = time.monotonic() + TICK_SECONDS
         with contextlib.suppress(DatabaseError, InterfaceError):
@@ -339,6 +345,12 @@ def submit(operation: Operation) -> Writer:
             operation.done.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
         _Process.writer.operations.put(operation)
         return _Process.writer
+
+
+def is_away() -> bool:
+    """Whether the ledger could not be written when it was last tried."""
+    writer = _Process.writer
+    return writer is not None and writer.away
 
 
 def close() -> None:

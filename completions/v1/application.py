@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from django.db import InterfaceError, OperationalError
 
-from completions import pipeline
+from completions import metrics, pipeline
 from completions.errors import CallEndedError, LLMServiceError, UnavailableError
 from completions.v1 import errors, models
 from completions.v1.answers import send_stream, send_whole
@@ -95,6 +95,7 @@ async def _tell(exchange: Exchange, error: LLMServiceError) -> None:
     if isinstance(error, CallEndedError):
         return  # its reader is gone
     told = errors.told(error)
+    metrics.ERRORS.labels("v1", told.code).inc()
     if told.status in (401, 413):  # its body may not have been read: the connection cannot be used again
         told.headers.append((b"connection", b"close"))
     await exchange.answer(told.status, told.body, told.headers)

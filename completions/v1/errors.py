@@ -57,6 +57,7 @@ class Told(NamedTuple):
     """An error as it goes out, but for the request's own headers."""
 
     status: int
+    code: str
     headers: Headers
     body: bytes
 
@@ -64,7 +65,7 @@ class Told(NamedTuple):
 def told(error: LLMServiceError) -> Told:
     """Status, headers and body of an error."""
     row = _row(error)
-    return Told(row.status, _headers(error, row), orjson.dumps(shape(error)))
+    return Told(row.status, row.code, _headers(error, row), orjson.dumps(shape(error)))
 
 
 def shape(error: LLMServiceError) -> JSON:

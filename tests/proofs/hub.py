@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -115,6 +116,18 @@ class Hub:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the running process, which goes on as it will."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """How it ended. Raises TimeoutExpired."""
+        assert self._process is not None
+        code = self._process.wait(seconds)
+        self._process = None
+        return code
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows straight from the database."""

@@ -16,7 +16,8 @@ from completions.checks import TAG
 from completions.management.commands.bootstrap import hub_url, prepare
 
 BACKLOG = 2048  # connections the kernel keeps while the process is busy
-MOST_CONNECTIONS = 4096  # of one process, idle ones included; the next is told 503
+MOST_CONNECTIONS = 20_000  # of one process, idle ones and websockets included; the next is told 503
+STOP_SECONDS = 5  # for what is still open once the calls have finished (see LLMHUB_DRAIN_SECONDS)
 KEEP_ALIVE_SECONDS = 65  # longer than load balancers keep their idle connections, so that they close first
 
 
@@ -83,7 +84,7 @@ def server_config() -> uvicorn.Config:
         backlog=BACKLOG,
         limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=settings.LLMHUB_DRAIN_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
 
 
