@@ -22,10 +22,12 @@ from completions.models import ApiKey, Budget, Project
 from completions.periods import Period
 from providers import database
 from providers.models import RegistryVersion
+from providers.refresh import Refresh
 from providers.types import NANO
 
 VERSION_ROW = 2  # of RegistryVersion; 1 is the providers' own
 CHECK_SECONDS = 0.5
+LATEST_SECONDS = 0.9  # until then calls use what is known while it is compared in the background
 
 T = TypeVar("T")
 
@@ -118,27 +120,34 @@ def key_by_public_id(public_id: str) -> KeyFacts | None:
 async def aproject(project_id: int) -> ProjectFacts | None:
     """`project()` for coroutines; a thread is used only when the database must be read."""
     known = _State.known.projects
-    return (
-        known[project_id] if is_fresh() and project_id in known else await sync_to_async(project)(project_id)
-    )
+    found = _usable() and project_id in known
+    return known[project_id] if found else await sync_to_async(project)(project_id)
 
 
 async def akey(key_id: int) -> KeyFacts | None:
     """`key()` for coroutines."""
     known = _State.known.keys
-    return known[key_id] if is_fresh() and key_id in known else await sync_to_async(key)(key_id)
+    return known[key_id] if _usable() and key_id in known else await sync_to_async(key)(key_id)
 
 
 async def akey_by_public_id(public_id: str) -> KeyFacts | None:
     """`key_by_public_id()` for coroutines."""
     known = _State.known.keys_by_public_id
-    fresh = is_fresh() and public_id in known
-    return known[public_id] if fresh else await sync_to_async(key_by_public_id)(public_id)
+    found = _usable() and public_id in known
+    return known[public_id] if found else await sync_to_async(key_by_public_id)(public_id)
 
 
 def is_fresh() -> bool:
     """Whether what is known may be used without a look at the database."""
     return time.monotonic() - _State.checked_at < CHECK_SECONDS
+
+
+def _usable() -> bool:
+    """Whether a coroutine may go by what is known; if so, it is compared with the database in time."""
+    age = time.monotonic() - _State.checked_at
+    if CHECK_SECONDS <= age < LATEST_SECONDS:
+        _refresh.soon()
+    return age < LATEST_SECONDS
 
 
 def _lookup(table: dict[Any, T], name: Any, load: Callable[[], T]) -> T:
@@ -169,6 +178,9 @@ def _current() -> _Known:
             _State.known = _Known()
         _State.version, _State.checked_at = version, checked_at
         return _State.known
+
+
+_refresh = Refresh(_current)
 
 
 def forget() -> None:

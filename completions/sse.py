@@ -14,8 +14,7 @@ from completions.exceptions import error_body, service_error_body
 from completions.models import State
 from completions.pipeline import Run
 from completions.serializers import dollars, response_body
-from completions.service import LLMService
-from completions.types import CompletionRequest, LLMResponse, Started
+from completions.types import LLMResponse, Started
 from providers.types import JSON, StreamChunk
 
 logger = logging.getLogger(__name__)
@@ -29,15 +28,14 @@ class EventStream:
 
     def __init__(self, run: Run, first: Sequence[StreamChunk]) -> None:
         self.started = run.started()
-        self._run = run
+        self.run = run
         self._first = first
         self._loop = asyncio.get_running_loop()
         run.reader.silence_seconds = KEEPALIVE_SECONDS
 
     @classmethod
-    async def open(cls, service: LLMService, request: CompletionRequest) -> "EventStream":
+    async def open(cls, run: Run) -> "EventStream":
         """Raises what fails before the first chunk: that can be an HTTP error. Cancelling ends the call."""
-        run = await service.start(request, stream=True)
         try:
             first = await run.reader.read()
             if not first:
@@ -49,15 +47,11 @@ class EventStream:
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The wire. Closing it ends the call."""
-        run = self._run
+        run = self.run
         try:
             yield _started(self.started) + b"".join(map(_delta, self._first))
-            while not run.reader.at_end:
-                chunks = await run.reader.read()
-                if chunks:
-                    yield b"".join(map(_delta, chunks))
-                elif not run.reader.at_end:
-                    yield KEEPALIVE
+            while (chunks := await run.reader.read()) or not run.reader.at_end:
+                yield b"".join(map(_delta, chunks)) if chunks else KEEPALIVE
             yield await self._last()
         finally:
             await run.cancel(State.CLIENT_GONE)
@@ -65,11 +59,11 @@ class EventStream:
     def abandon(self) -> None:
         """End the call, from a thread that cannot wait: nobody will read the stream."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._run.stop, State.CLIENT_GONE)
+            self._loop.call_soon_threadsafe(self.run.stop, State.CLIENT_GONE)
 
     async def _last(self) -> bytes:
         try:
-            return _done(await self._run.answer())
+            return _done(await self.run.answer())
         except LLMServiceError as error:
             return _event("error", service_error_body(error))
         except Exception:
@@ -80,13 +74,9 @@ class EventStream:
 class EventStreamResponse(StreamingHttpResponse):
     """An SSE answer. Under ASGI it streams on the server's loop; under WSGI frames are fetched from it."""
 
-    def __init__(self, stream: EventStream, *, asgi: bool) -> None:
+    def __init__(self, stream: EventStream, *, asgi: bool, headers: dict[str, str]) -> None:
         self._frames = stream.frames()
-        super().__init__(
-            self._frames if asgi else _blocking(self._frames),
-            content_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
+        super().__init__(self._frames if asgi else _blocking(self._frames), headers=headers)
         self._resource_closers.append(stream.abandon)  # type: ignore[attr-defined]
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -29,7 +29,7 @@ class Tape:
         self._chunks.extend(chunks)
         for reader in self._readers:
             reader.wake()
-        return self._ahead() < AHEAD_CHUNKS
+        return len(self._chunks) < AHEAD_CHUNKS or self._ahead() < AHEAD_CHUNKS
 
     async def room(self) -> None:
         """Wait until the fastest reader has caught up."""
@@ -56,22 +56,33 @@ class Tape:
         """The number of the chunk that comes next."""
         return self._first + len(self._chunks)
 
-    def since(self, place: int) -> list[StreamChunk]:
-        return self._chunks[place - self._first :]
+    def take(self, reader: "Reader") -> list[StreamChunk]:
+        """What came since the reader's place, which moves to the end. What all have read is dropped."""
+        if len(self._readers) == 1:
+            chunks, self._chunks = self._chunks[reader.place - self._first :], []
+            reader.place = self._first = reader.place + len(chunks)
+        else:
+            chunks = self._chunks[reader.place - self._first :]
+            reader.place += len(chunks)
+            self._drop()
+        self._make_room()
+        return chunks
 
-    def moved(self) -> None:
-        """A reader has read, or left."""
+    def _drop(self) -> None:
         if self._readers:
             behind = min(reader.place for reader in self._readers)
             del self._chunks[: behind - self._first]
             self._first = max(self._first, behind)
+
+    def _make_room(self) -> None:
         if self._room is not None and not self._room.done() and self._ahead() < AHEAD_CHUNKS:
             self._room.set_result(None)
 
     def leave(self, reader: "Reader") -> None:
         if reader in self._readers:
             self._readers.remove(reader)
-            self.moved()
+            self._drop()
+            self._make_room()
 
     def _ahead(self) -> int:
         return self.end - max((reader.place for reader in self._readers), default=self.end)
@@ -106,10 +117,7 @@ class Reader:
             if self._rang:
                 self._rang = False
                 return []
-        chunks = tape.since(self.place)
-        self.place += len(chunks)
-        tape.moved()
-        return chunks
+        return tape.take(self)
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()

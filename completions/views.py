@@ -87,8 +87,7 @@ class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generi
         before the first event is an ordinary error; what fails later is the event `error`, the last one, with
         the body that every error has.
         """
-        asked = serializers.CompletionRequestSerializer(data=request.data)
-        _checked(asked)
+        asked = checked_request(request)
         service = LLMService(caller_of(request))
         if not asked.validated_data.get("stream"):
             return _answer(service.complete(asked.request()))
@@ -98,21 +97,40 @@ class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generi
 PAGING = ("cursor", "limit")
 
 
+def checked_request(request: Request) -> serializers.CompletionRequestSerializer:
+    """The body of `POST /api/completions/`, its fields checked. Raises DRF's ValidationError and its like."""
+    asked = serializers.CompletionRequestSerializer(data=request.data)
+    asked.is_valid(raise_exception=True)
+    return asked
+
+
 def _answer(response: LLMResponse) -> Response:
-    metadata = response.metadata
-    cost = serializers.dollars(metadata.cost)
-    headers = _headers(metadata)
-    if cost is not None:
-        headers["x-llmhub-cost-usd"] = cost
-    return Response(serializers.response_body(response), headers=headers)
+    return Response(serializers.response_body(response), headers=answer_headers(response.metadata))
 
 
 def _stream(service: LLMService, request: CompletionRequest, *, asgi: bool) -> HttpResponseBase:
-    stream = run_sync(EventStream.open, service, request)
-    response = EventStreamResponse(stream, asgi=asgi)
-    for name, value in _headers(stream.started).items():
-        response[name] = value
-    return response
+    stream = run_sync(_opened, service, request)
+    return EventStreamResponse(stream, asgi=asgi, headers=stream_headers(stream.started))
+
+
+async def _opened(service: LLMService, request: CompletionRequest) -> EventStream:
+    return await EventStream.open(await service.start(request, stream=True))
+
+
+def answer_headers(answered: Metadata) -> dict[str, str]:
+    """What the headers of a whole answer tell of it."""
+    cost = serializers.dollars(answered.cost)
+    return _headers(answered) | ({} if cost is None else {"x-llmhub-cost-usd": cost})
+
+
+def stream_headers(started: Started) -> dict[str, str]:
+    """Those of a stream; proxies shall not hold it back."""
+    return {
+        "Content-Type": "text/event-stream",
+        "Cache-Control": "no-cache",
+        "X-Accel-Buffering": "no",
+        **_headers(started),
+    }
 
 
 def _headers(answered: Metadata | Started) -> dict[str, str]:

@@ -12,7 +12,7 @@ from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()  # loads the apps: what follows may import models
 
-from completions import probes, v1  # noqa: E402
+from completions import keyed, probes, v1  # noqa: E402
 from completions.cors import CORS  # noqa: E402
 from completions.intake import BodyLimit  # noqa: E402
 from llmhub.lifespan import lifespan  # noqa: E402
@@ -22,10 +22,12 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 STATIC_URL: str = settings.STATIC_URL
 data_plane: Application = v1.application
+keyed_application: Application = keyed.application
 django_application: Application = BodyLimit(django)
 static_files: Application = StaticFiles(STATIC_URL)
 if settings.LLMHUB_CORS_ORIGINS:
     data_plane = CORS(data_plane, settings.LLMHUB_CORS_ORIGINS)
+    keyed_application = CORS(keyed_application, settings.LLMHUB_CORS_ORIGINS)
     django_application = CORS(django_application, settings.LLMHUB_CORS_ORIGINS)
 
 
@@ -34,6 +36,8 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
     path: str = scope["path"]
     if path.startswith("/v1/"):
         await data_plane(scope, receive, send)
+    elif path in keyed.PATHS and keyed.takes(scope):
+        await keyed_application(scope, receive, send)
     elif path in probes.PROBES:
         await probes.application(scope, receive, send)
     elif path.startswith(STATIC_URL):

@@ -19,10 +19,12 @@ from django.db.models.signals import post_delete, post_save
 from providers import database, presets, pricing
 from providers.errors import DecryptionError, ProviderMisconfigured
 from providers.models import LanguageModel, LLMProvider, ModelPrice, RegistryVersion
+from providers.refresh import Refresh
 from providers.types import Endpoint, Price, ProviderType, Rate, Secret, Target, Timeouts
 
 VERSION_ROW = 1  # of RegistryVersion
 CHECK_SECONDS = 0.5  # half the promise of one second, so that a slow check still keeps it
+LATEST_SECONDS = 0.9  # until then calls use what is known while it is compared in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,17 @@ def _compared(current: Snapshot | None) -> Snapshot:
 
 
 async def asnapshot() -> Snapshot:
-    """`snapshot()` for coroutines: the database is read in a thread, and only when it is time to."""
-    return _fresh() or await sync_to_async(snapshot)()
+    """`snapshot()` for coroutines: the database is read in a thread, and awaited after a pause only."""
+    current = _State.current
+    age = time.monotonic() - _State.checked_at
+    if current is None or age >= LATEST_SECONDS:
+        return await sync_to_async(snapshot)()
+    if age >= CHECK_SECONDS:
+        _refresh.soon()
+    return current
+
+
+_refresh = Refresh(snapshot)
 
 
 def _fresh() -> Snapshot | None:

@@ -83,7 +83,7 @@ def _nothing_remembered() -> None:
     from django.core.cache import cache as django_cache
 
     from completions import accounts, jobs, keys, ledger, limits
-    from completions.v1.exchange import forget_limits
+    from completions.exchange import forget_limits
     from providers import breaker, registry
 
     breaker.forget()

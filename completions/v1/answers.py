@@ -7,13 +7,12 @@ from typing import Any
 import orjson
 
 from completions.errors import LLMServiceError
+from completions.exchange import Exchange, HangUp, Headers
 from completions.limits import header_pairs
 from completions.models import State
 from completions.pipeline import Run
 from completions.v1 import errors
 from completions.v1.bodies import wants_usage
-from completions.v1.errors import Headers
-from completions.v1.exchange import Exchange, HangUp
 from completions.v1.frames import DONE, KEEPALIVE, Frames, dumped, usage_object
 from providers.pricing import usd_text
 
@@ -52,7 +51,7 @@ async def send_stream(exchange: Exchange, run: Run) -> None:
             reader.silence_seconds = KEEPALIVE_SECONDS
             frames = Frames(run, include_usage=wants_usage(run.call))
             await exchange.begin(200, [*STREAM_HEADERS, *answered(exchange, run)])
-            while not reader.at_end:
+            while chunks or not reader.at_end:
                 data = frames.render(chunks) if chunks else KEEPALIVE
                 if data:
                     await exchange.part(data)

@@ -9,10 +9,10 @@ from django.db import InterfaceError, OperationalError
 
 from completions import metrics, pipeline
 from completions.errors import CallEndedError, LLMServiceError, UnavailableError
+from completions.exchange import ClientLeft, Exchange, Headers, Receive, Send
 from completions.v1 import errors, models
 from completions.v1.answers import send_stream, send_whole
 from completions.v1.bodies import call_of
-from completions.v1.exchange import ClientLeft, Exchange, Receive, Send
 from providers.types import Operation
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def asking(operation: Operation) -> Handler:
     """The handler of a route that makes calls."""
 
     async def handle(exchange: Exchange) -> None:
-        caller = await exchange.caller()
+        caller = await exchange.caller("v1")
         run = await pipeline.start(call_of(caller, operation, await exchange.body()))
         if run.call.stream:
             await send_stream(exchange, run)
@@ -37,13 +37,13 @@ def asking(operation: Operation) -> Handler:
 
 async def list_models(exchange: Exchange) -> None:
     """`GET /v1/models`."""
-    await exchange.answer(200, orjson.dumps(await models.listed(await exchange.caller())))
+    await exchange.answer(200, orjson.dumps(await models.listed(await exchange.caller("v1"))))
 
 
 async def one_model(exchange: Exchange) -> None:
     """`GET /v1/models/{id}`; an id may hold slashes."""
     name = exchange.path.removeprefix(MODELS).rstrip("/")
-    await exchange.answer(200, orjson.dumps(await models.named(await exchange.caller(), name)))
+    await exchange.answer(200, orjson.dumps(await models.named(await exchange.caller("v1"), name)))
 
 
 ROUTES: Mapping[str, tuple[str, Handler]] = {
@@ -102,7 +102,7 @@ async def _tell(exchange: Exchange, error: LLMServiceError) -> None:
 
 
 async def _refuse(
-    exchange: Exchange, status: int, code: str, message: str, headers: errors.Headers | None = None
+    exchange: Exchange, status: int, code: str, message: str, headers: Headers | None = None
 ) -> None:
     body = errors.error_object(message, "invalid_request_error", code)
     await exchange.answer(status, orjson.dumps(body), headers or [])

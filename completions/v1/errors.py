@@ -10,10 +10,10 @@ import orjson
 
 from completions import errors
 from completions.errors import InvalidRequestError, LLMServiceError, ProviderError, UnavailableError
+from completions.exchange import Headers
 from completions.limits import LimitExceeded, rate_limit_headers
 from providers.types import JSON
 
-Headers = list[tuple[bytes, bytes]]
 LONGEST_WAIT_SECONDS = 60
 UNAVAILABLE_SECONDS = 5  # until another try is sensible, where nobody knows better
 

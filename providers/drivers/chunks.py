@@ -11,6 +11,7 @@ from providers.drivers.usage import NOTHING, usage_of
 from providers.errors import UpstreamInvalid
 from providers.types import JSON, Answer, Endpoint, Operation, StreamChunk, Target
 
+USAGE_FIELDS = frozenset(("usage", "x_groq", "usageMetadata"))
 BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
@@ -94,7 +95,10 @@ def chunk_of(endpoint: Endpoint, raw: bytes, *, event: str = "message") -> Strea
     if event == "error":
         raise error_inside(endpoint, body)
     choices = body.get("choices")
-    usage = usage_of(body) if "usage" in body or "x_groq" in body or "usageMetadata" in body else NOTHING
+    tells_usage = not USAGE_FIELDS.isdisjoint(body)
+    if not tells_usage and (text := _plain_text(choices)):
+        return StreamChunk(body, text)
+    usage = usage_of(body) if tells_usage else NOTHING
     if not isinstance(choices, list):
         if choices is None and (usage.usage or usage.anomaly):
             return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly)
@@ -115,6 +119,20 @@ def chunk_of(endpoint: Endpoint, raw: bytes, *, event: str = "message") -> Strea
     return StreamChunk(
         body, content, reasoning, _tool_calls(delta), finish_reason, usage.usage, usage.anomaly
     )
+
+
+def _plain_text(choices: Any) -> str | None:
+    """The text of a chunk that is nothing but a piece of choice 0, which most are; None: look closer."""
+    if type(choices) is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("index") or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) > (2 if "role" in delta else 1):
+        return None
+    content = delta.get("content")
+    return content if type(content) is str else None
 
 
 def _tool_calls(delta: JSON) -> tuple[JSON, ...]:
@@ -179,7 +197,10 @@ def _object(endpoint: Endpoint, raw: bytes | str) -> JSON:
 
 def _first(choices: Iterable[Any]) -> Mapping[str, Any] | None:
     """Choice 0, the one that is metered and shown; chunks of others are passed on with their bodies."""
-    return next((c for c in choices if isinstance(c, Mapping) and not c.get("index")), None)
+    for choice in choices:
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return None
 
 
 def _texts(message: Mapping[str, Any]) -> tuple[str, str]:

@@ -200,6 +200,8 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._head: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []  # of the bytes being parsed: handed on together
+        self._over = False  # the message has ended
         self._head_bytes = 0
         self._interim = False  # a 1xx answer, which another follows
         self._until_close = False  # the body ends where the connection does
@@ -216,6 +218,7 @@ class Connection(asyncio.Protocol):
         self.used += 1
         self.exchange, exchange.connection = exchange, self
         self._parser = httptools.HttpResponseParser(self)
+        self._over = False
         self._begin_head()
         if len(body) < WRITE_APART_BYTES:
             self.transport.write(head + body)
@@ -261,11 +264,19 @@ class Connection(asyncio.Protocol):
         exchange.heard = True
         if not exchange.begun:
             self._head_bytes += len(data)
+        fault = None
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr] # set with the exchange
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._may_stay = False  # what follows a good answer may be bad, too
-            exchange.fail(exchange.invalid("something that is not HTTP"))
+            fault = exchange.invalid("something that is not HTTP")
+        if self._body:
+            body, self._body = self._body, []
+            exchange.on_body(body[0] if len(body) == 1 else b"".join(body))
+        if self._over:
+            self._may_stay = self._may_stay and fault is None  # what follows a good answer may be bad
+            exchange.on_complete()
+        elif fault is not None:
+            exchange.fail(fault)
         if self._head_bytes > MAX_HEAD_BYTES and not exchange.begun:
             exchange.fail(exchange.invalid(f"more than {MAX_HEAD_BYTES >> 10} KiB of headers"))
 
@@ -299,7 +310,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         exchange, parser = self.exchange, self._parser
-        if exchange is None or parser is None:
+        if exchange is None or parser is None or self._over:
             return
         status = parser.get_status_code()
         if status < 200:
@@ -311,15 +322,14 @@ class Connection(asyncio.Protocol):
         exchange.on_head(status)
 
     def on_body(self, part: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.on_body(part)
+        if self._over:
+            self._may_stay = False  # a second answer to one request
+        else:
+            self._body.append(part)
 
     def on_message_complete(self) -> None:
-        exchange, parser = self.exchange, self._parser
-        if exchange is None or parser is None:
-            return
         if self._interim:
             self._begin_head()
-            return
-        self._may_stay = bool(parser.should_keep_alive())
-        exchange.on_complete()
+        elif not self._over and self._parser is not None:
+            self._over = True
+            self._may_stay = bool(self._parser.should_keep_alive())

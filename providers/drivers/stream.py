@@ -110,8 +110,11 @@ class Stream:
                 self._bring()
 
     def _add(self, chunk: StreamChunk) -> None:
-        open_choices(chunk, self._choices)
         self._held.append(chunk)
+        goes_on = chunk.content and not chunk.finish_reason and len(chunk.body["choices"]) == 1
+        if self._begun and goes_on and 0 in self._choices:
+            return  # one more piece of choice 0: nothing begins or ends
+        open_choices(chunk, self._choices)
         if not self._begun and (begins(chunk) or len(self._held) >= HELD_CHUNKS):
             self._begin()
 

@@ -1,4 +1,4 @@
-"""One HTTP request of `/v1` and its answer, over ASGI: the head read once, bodies within bounds, JSON out."""
+"""One HTTP request and its answer, over ASGI: the head read once, bodies within bounds, JSON out."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,11 +12,11 @@ from completions.ids import harmless, kept_or_new
 from completions.models import State
 from completions.pipeline import Run
 from completions.types import Caller
-from completions.v1.errors import Headers
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
 HANG_UP_SECONDS = 0.25  # until it is watched whether the caller is still there: most answers are faster
@@ -41,7 +41,7 @@ class Exchange:
 
     # --- in
 
-    async def caller(self) -> Caller:
+    async def caller(self, surface: str) -> Caller:
         """Who calls. Raises AuthenticationError."""
         key = keys.presented(self.header(b"authorization"), self.header(b"x-api-key"))
         if key is None:
@@ -49,7 +49,7 @@ class Exchange:
                 "You didn't provide an API key. Provide it in the Authorization header: Authorization: "
                 f"Bearer {keys.PREFIX}-…."
             )
-        return await keys.aauthenticate(key, surface="v1", request_id=self.request_id)
+        return await keys.aauthenticate(key, surface=surface, request_id=self.request_id)
 
     async def body(self) -> bytes:
         """The whole body. Raises BodyTooLargeError (before reading, where its length is told), ClientLeft."""
