@@ -47,7 +47,7 @@ class SessionAuthentication(DjangoSession):
         if found is None:
             return None
         user = found[0]
-        project = _project_of(user, request.META.get("HTTP_X_LLMHUB_PROJECT", ""))
+        project = project_of(user, request.META.get("HTTP_X_LLMHUB_PROJECT", ""))
         if project is None:
             return user, None
         caller = Caller(
@@ -60,7 +60,7 @@ class SessionAuthentication(DjangoSession):
         return user, caller
 
 
-def _project_of(user: Any, slug: str) -> Project | None:
+def project_of(user: Any, slug: str) -> Project | None:
     mine = Project.objects.filter(enabled=True, members=user)
     if not slug:
         return mine.order_by("slug").first()

@@ -9,9 +9,9 @@ received is settled, and the row says so.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from completions import ledger, revocation, running
 from completions.admission import Admission, admission, tightened
@@ -31,25 +31,45 @@ SLOW_SECONDS = 60.0
 ENDED = "The call was ended before its answer was complete."
 
 
-async def start(call: Call) -> "Run":
-    """The running call. Raises LLMServiceError when it may not be made."""
+class Outlet(Protocol):
+    """Where the chunks of a streamed call go; `close` says that no more will come, and its row is settled."""
+
+    def put(self, items: Sequence[StreamChunk]) -> bool: ...
+
+    async def room(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+async def start(call: Call, outlet: "Callable[[Run], Outlet] | None" = None) -> "Run":
+    """The running call. Raises LLMServiceError when it may not be made.
+
+    Its chunks go to the `outlet` made for it, else to a tape that `Run.reader` reads.
+    """
     running.admit()
     began = time.monotonic()
-    return Run(call, await admission(call, ledger.new_id()), began)
+    return Run(call, await admission(call, ledger.new_id()), began, outlet)
 
 
 class Run:
     """One call on its way. `answer()` is the whole; a stream comes by its `reader`, or as `events()`."""
 
-    def __init__(self, call: Call, admitted: Admission, began: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        admitted: Admission,
+        began: float,
+        outlet: "Callable[[Run], Outlet] | None" = None,
+    ) -> None:
         self.call = call
         self._began = began  # monotonic: when it was asked for
         self.id = admitted.opening.id
         self.admission = admitted
         self.meter = Meter(admitted.prompt)
         self.dispatch = Dispatch(admitted.targets, call.operation, call.body, call.timeout_seconds)
-        self._tape = Tape()
-        self.reader = self._tape.reader()
+        tape = Tape()
+        self.reader = tape.reader()
+        self._outlet: Outlet = tape if outlet is None else outlet(self)
         self._left: State | None = None  # it is to end so
         self._interrupted = False  # the task that waits for it was cancelled
         self._pulling = False
@@ -146,7 +166,7 @@ class Run:
         finally:
             running.end(self)
             revocation.unwatch(self, self.call.caller.api_key_id)
-            self._tape.close()
+            self._outlet.close()
             limiter().give_back(self.admission.grant, self._used)
             self._ended = True
             if self._over is not None:
@@ -216,13 +236,13 @@ class Run:
         for chunk in chunks:
             meter.chunk(chunk)
         self._entry.received(meter.received)
-        return self._tape.put(chunks)
+        return self._outlet.put(chunks)
 
     async def room(self) -> None:
         """Wait for a slow reader. One that takes nothing for SLOW_SECONDS is left."""
         try:
             async with asyncio.timeout(SLOW_SECONDS):
-                await self._tape.room()
+                await self._outlet.room()
         except TimeoutError:
             self.stop(State.CLIENT_SLOW)
 

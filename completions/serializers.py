@@ -84,6 +84,11 @@ class CompletionRequestSerializer(StrictSerializer):
         )
 
 
+class TicketSerializer(serializers.Serializer[Any]):
+    ticket = serializers.CharField(source="text", help_text="Good for one websocket.")
+    expires_at = serializers.DateTimeField()
+
+
 class TokensSerializer(serializers.Serializer[Any]):
     prompt = serializers.IntegerField()
     completion = serializers.IntegerField()

@@ -1,39 +1,43 @@
-"""What a pump brings and readers take: the answer of a call, chunk by chunk."""
+"""What a pump brings and readers take: the answer of a call, item by item."""
 
 import asyncio
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from providers.types import StreamChunk
 
 AHEAD_CHUNKS = 64  # that the pump may be before its fastest reader
 
+T = TypeVar("T")
 
-class Tape:
-    """Chunks in order, for any number of readers; all of it on one event loop.
 
-    Each reader has a place of its own. What all have read is dropped. A pump that is AHEAD_CHUNKS before its
-    fastest reader waits for it; one without readers waits for nobody.
+class Record(Generic[T]):
+    """Items in order, for any number of readers; all of it on one event loop.
+
+    Items are numbered from 0, and each reader has a place of its own. What all have read is dropped. A pump
+    that is `ahead` items before its fastest reader waits for it; one without readers waits for nobody.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = AHEAD_CHUNKS) -> None:
         self.closed = False
-        self._chunks: list[StreamChunk] = []
-        self._first = 0  # the number of the first chunk that is kept
-        self._readers: list[Reader] = []
+        self.first = 0  # the number of the first item that is kept
+        self._ahead_most = ahead
+        self._items: list[T] = []
+        self._readers: list[Reader[T]] = []
         self._room: asyncio.Future[None] | None = None
 
     # --- for the pump
 
-    def put(self, chunks: Sequence[StreamChunk]) -> bool:
-        """Add chunks. False: the readers are behind, wait for `room`."""
-        self._chunks.extend(chunks)
+    def put(self, items: Sequence[T]) -> bool:
+        """Add items. False: the readers are behind, wait for `room`."""
+        self._items.extend(items)
         for reader in self._readers:
             reader.wake()
-        return len(self._chunks) < AHEAD_CHUNKS or self._ahead() < AHEAD_CHUNKS
+        return self._has_room()
 
     async def room(self) -> None:
         """Wait until the fastest reader has caught up."""
-        while self._ahead() >= AHEAD_CHUNKS:
+        while not self._has_room():
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -45,55 +49,74 @@ class Tape:
 
     # --- for readers
 
-    def reader(self) -> "Reader":
-        """A new reader, at the first chunk that is kept."""
-        reader = Reader(self, self._first)
+    def reader(self, place: int | None = None) -> "Reader[T]":
+        """A new reader, at the first item that is kept or at a later `place`."""
+        reader = Reader(self, self.first if place is None else place)
         self._readers.append(reader)
         return reader
 
     @property
     def end(self) -> int:
-        """The number of the chunk that comes next."""
-        return self._first + len(self._chunks)
+        """The number of the item that comes next."""
+        return self.first + len(self._items)
 
-    def take(self, reader: "Reader") -> list[StreamChunk]:
-        """What came since the reader's place, which moves to the end. What all have read is dropped."""
-        if len(self._readers) == 1:
-            chunks, self._chunks = self._chunks[reader.place - self._first :], []
-            reader.place = self._first = reader.place + len(chunks)
-        else:
-            chunks = self._chunks[reader.place - self._first :]
-            reader.place += len(chunks)
-            self._drop()
-        self._make_room()
-        return chunks
+    @property
+    def readers(self) -> int:
+        """How many read it now."""
+        return len(self._readers)
 
-    def _drop(self) -> None:
-        if self._readers:
-            behind = min(reader.place for reader in self._readers)
-            del self._chunks[: behind - self._first]
-            self._first = max(self._first, behind)
+    def take(self, reader: "Reader[T]") -> list[T]:
+        """What came since the reader's place, which moves to the end."""
+        items = self._items[max(reader.place - self.first, 0) :]
+        reader.place = self.end
+        self._drop()
+        self.make_room()
+        return items
 
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done() and self._ahead() < AHEAD_CHUNKS:
-            self._room.set_result(None)
-
-    def leave(self, reader: "Reader") -> None:
+    def leave(self, reader: "Reader[T]") -> None:
         if reader in self._readers:
             self._readers.remove(reader)
             self._drop()
-            self._make_room()
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Let a pump go on that waits, if there is room."""
+        if self._room is not None and not self._room.done() and self._has_room():
+            self._room.set_result(None)
+
+    # --- what is kept, and when a pump must wait
+
+    def _has_room(self) -> bool:
+        return len(self._items) < self._ahead_most or self._ahead() < self._ahead_most
+
+    def _drop(self) -> None:
+        """Forget what all have read."""
+        if len(self._readers) == 1:
+            self._forget_before(self._readers[0].place)
+        elif self._readers:
+            self._forget_before(min(reader.place for reader in self._readers))
+
+    def _forget_before(self, place: int) -> None:
+        if place >= self.end:
+            self.first, self._items = self.end, []
+        elif place > self.first:
+            del self._items[: place - self.first]
+            self.first = place
 
     def _ahead(self) -> int:
         return self.end - max((reader.place for reader in self._readers), default=self.end)
 
 
-class Reader:
-    """One reader's place on a tape. With `silence_seconds`, who waits longer is told."""
+class Tape(Record[StreamChunk]):
+    """The chunks of one call."""
+
+
+class Reader(Generic[T]):
+    """One reader's place on a record. With `silence_seconds`, who waits longer is told."""
 
     __slots__ = ("_alarm", "_rang", "_since", "_tape", "_waiter", "place", "silence_seconds")
 
-    def __init__(self, tape: Tape, place: int) -> None:
+    def __init__(self, tape: Record[T], place: int) -> None:
         self.place = place
         self.silence_seconds: float | None = None
         self._tape = tape
@@ -107,8 +130,8 @@ class Reader:
         """Everything was read, and no more will come."""
         return self._tape.closed and self.place == self._tape.end
 
-    async def read(self) -> list[StreamChunk]:
-        """The chunks that came since; none at the end of the tape (`at_end`), or after silence."""
+    async def read(self) -> list[T]:
+        """The items that came since; none at the end of the record (`at_end`), or after silence."""
         tape = self._tape
         while self.place == tape.end:
             if tape.closed:

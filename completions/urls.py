@@ -25,6 +25,7 @@ router.register("admin/budgets", staff_views.BudgetViewSet, basename="admin-budg
 urlpatterns = [
     *provider_urls.urlpatterns,
     *router.urls,
+    path("ws-tickets/", views.TicketView.as_view(), name="ws-tickets"),
     path("models/", views.ModelsView.as_view(), name="models"),
     path("providers/", views.ProvidersView.as_view(), name="providers"),
     path("providers/<hubslug:slug>/status/", views.ProviderStatusView.as_view(), name="provider-status"),

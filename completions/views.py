@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
-from completions import provider_status, requests, serializers
+from completions import provider_status, requests, serializers, tickets
 from completions.bridge import run_sync
 from completions.limits import rate_limit_headers
 from completions.models import Completion
@@ -146,6 +146,18 @@ def _headers(answered: Metadata | Started) -> dict[str, str]:
 def _checked(serializer: Any) -> JSON:
     serializer.is_valid(raise_exception=True)
     return cast("JSON", serializer.validated_data)
+
+
+class TicketView(APIView):
+    @extend_schema(
+        tags=["completions"],
+        parameters=[PROJECT_HEADER],
+        request=None,
+        responses={201: serializers.TicketSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        """A ticket to open a websocket with, once and soon: see docs/streaming.md."""
+        return Response(serializers.TicketSerializer(tickets.issue(caller_of(request))).data, status=201)
 
 
 class ModelsView(APIView):

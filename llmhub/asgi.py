@@ -6,15 +6,17 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmhub.settings")
 
-from channels.routing import ProtocolTypeRouter
+from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.urls import re_path
 
 django = get_asgi_application()  # loads the apps: what follows may import models
 
 from completions import keyed, probes, v1  # noqa: E402
 from completions.cors import CORS  # noqa: E402
 from completions.intake import BodyLimit  # noqa: E402
+from completions.routing import websocket_urlpatterns  # noqa: E402
 from llmhub.lifespan import lifespan  # noqa: E402
 from llmhub.static import StaticFiles  # noqa: E402
 
@@ -29,6 +31,12 @@ if settings.LLMHUB_CORS_ORIGINS:
     data_plane = CORS(data_plane, settings.LLMHUB_CORS_ORIGINS)
     keyed_application = CORS(keyed_application, settings.LLMHUB_CORS_ORIGINS)
     django_application = CORS(django_application, settings.LLMHUB_CORS_ORIGINS)
+
+
+async def no_socket(scope: Any, receive: Any, send: Any) -> None:
+    """There is no websocket at this address."""
+    await receive()
+    await send({"type": "websocket.close"})
 
 
 async def http(scope: Any, receive: Any, send: Any) -> None:
@@ -46,4 +54,5 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
         await django_application(scope, receive, send)
 
 
-application = ProtocolTypeRouter({"http": http, "lifespan": lifespan})
+websockets: Application = URLRouter([*websocket_urlpatterns, re_path("", no_socket)])  # type: ignore[arg-type]
+application = ProtocolTypeRouter({"http": http, "websocket": websockets, "lifespan": lifespan})

@@ -236,6 +236,42 @@ SETTINGS = (
         "10000",
     ),
     Setting(
+        "LLMHUB_STREAM_GRACE_SECONDS",
+        _whole(0, 3600),
+        "30",
+        "How long a stream goes on after its last websocket was lost.",
+        "30",
+    ),
+    Setting(
+        "LLMHUB_SOCKET_IDLE_SECONDS",
+        _whole(1, 86_400),
+        "3600",
+        "After that a websocket on which nothing happens is closed.",
+        "3600",
+    ),
+    Setting(
+        "LLMHUB_SOCKET_MESSAGES_PER_SECOND",
+        _whole(1, 10_000),
+        "20",
+        "Messages that one websocket may send, in the long run.",
+        "20",
+    ),
+    Setting("LLMHUB_STREAMS_PER_SOCKET", _whole(1, 1000), "16", "Streams that run on one websocket.", "16"),
+    Setting(
+        "LLMHUB_SOCKETS_PER_KEY",
+        _whole(1, 1_000_000),
+        "10000",
+        "Websockets that one key may have open at a process.",
+        "10000",
+    ),
+    Setting(
+        "LLMHUB_SOCKETS_PER_USER",
+        _whole(1, 1_000_000),
+        "50",
+        "Websockets that one signed-in person may have open at a process.",
+        "50",
+    ),
+    Setting(
         "LLMHUB_CORS_ORIGINS",
         _origins,
         "",
@@ -325,3 +361,10 @@ def cache(redis_url: str) -> dict[str, Any]:
         "KEY_PREFIX": "llmhub",
         "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1, "IGNORE_EXCEPTIONS": True},
     }
+
+
+def channel_layer(redis_url: str) -> dict[str, Any]:
+    """Django Channels' layer, for what processes tell each other: by Redis, or within this one."""
+    if not redis_url:
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [redis_url]}}

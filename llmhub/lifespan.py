@@ -77,6 +77,21 @@ async def _bound_calls() -> None:
     running.limit(settings.LLMHUB_MOST_CALLS)
 
 
+async def _listen_to_other_processes() -> None:
+    from completions import control, live
+
+    live.listen()
+    control.listen()
+
+
+async def _stop_listening() -> None:
+    from completions import control
+    from completions.live import shared
+
+    await control.stop()
+    await shared.aclose()
+
+
 async def _drain_when_told() -> None:
     """On SIGTERM and SIGINT calls finish first; only then the server is told, which would cut them off.
 
@@ -139,11 +154,13 @@ START: tuple[Step, ...] = (
     _bound_calls,
     _start_ledger,
     _start_worker,
+    _listen_to_other_processes,
     _drain_when_told,
     _freeze_heap,
 )
 STOP: tuple[Step, ...] = (
     _stop_worker,
+    _stop_listening,
     _close_upstream_connections,
     _close_limiter,
     _write_key_uses,

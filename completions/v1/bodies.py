@@ -22,7 +22,11 @@ Check = Callable[[Any], str | None]
 
 def call_of(caller: Caller, operation: Operation, raw: bytes) -> Call:
     """The call that a body asks for. Raises InvalidRequestError with `param`."""
-    body = _object(raw)
+    return checked(caller, operation, _object(raw), raw)
+
+
+def checked(caller: Caller, operation: Operation, body: JSON, raw: bytes = b"") -> Call:
+    """The call of a body that was read already (and is changed). `raw`: as it came. Raises as `call_of`."""
     for name in body.keys() & ROUTING_FIELDS:
         raise _wrong(name, "is not accepted: a call never chooses the provider's address, key or headers")
     for name, check in CHECKS[operation].items():

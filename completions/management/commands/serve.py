@@ -17,6 +17,7 @@ from completions.management.commands.bootstrap import hub_url, prepare
 
 BACKLOG = 2048  # connections the kernel keeps while the process is busy
 MOST_CONNECTIONS = 20_000  # of one process, idle ones and websockets included; the next is told 503
+MOST_MESSAGE_BYTES = 1 << 20  # of one that a websocket sends; longer ones close it (1009)
 STOP_SECONDS = 5  # for what is still open once the calls have finished (see LLMHUB_DRAIN_SECONDS)
 KEEP_ALIVE_SECONDS = 65  # longer than load balancers keep their idle connections, so that they close first
 
@@ -75,7 +76,9 @@ def server_config() -> uvicorn.Config:
         "llmhub.asgi:application",
         workers=settings.WEB_CONCURRENCY,
         lifespan="on",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MOST_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # tokens are a few bytes each: it would cost more than it saves
         log_config=None,
         log_level=None if settings.DEBUG else "warning",
         access_log=settings.DEBUG,
