@@ -7,10 +7,10 @@ from typing import Any
 from django.conf import settings
 
 from completions import keys
+from completions.answering import Answering
 from completions.errors import AuthenticationError, BodyTooLargeError, UnsupportedEncodingError
 from completions.ids import harmless, kept_or_new
 from completions.models import State
-from completions.pipeline import Run
 from completions.types import Caller
 
 Message = dict[str, Any]
@@ -111,7 +111,7 @@ class HangUp:
 
     __slots__ = ("_receive", "_run", "_task", "_timer")
 
-    def __init__(self, exchange: Exchange, run: Run, delay: float = HANG_UP_SECONDS) -> None:
+    def __init__(self, exchange: Exchange, run: Answering, delay: float = HANG_UP_SECONDS) -> None:
         self._receive = exchange.receive
         self._run = run
         self._task: asyncio.Task[None] | None = None

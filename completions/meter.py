@@ -25,10 +25,11 @@ class Meter:
     answered: bool = False  # something of the answer was received
     received: int = 0  # characters of answer so far
     whole: JSON | None = None  # the body of an answer that came in one piece
+    head: JSON = field(default_factory=dict)  # id, created and model of a stream, as its first chunk has them
 
     def chunk(self, chunk: StreamChunk) -> None:
         """Note one event of a stream. A later usage report replaces an earlier one: it is a total."""
-        _, content, reasoning, tool_calls, finish_reason, usage, anomaly = chunk
+        body, content, reasoning, tool_calls, finish_reason, usage, anomaly = chunk
         if content:
             self.content.append(content)
             self.received += len(content)
@@ -40,6 +41,7 @@ class Meter:
         if not self.answered and (content or reasoning or tool_calls):
             self.first_token_ms = self.elapsed_ms()
             self.answered = True
+            self.head = {name: body.get(name) for name in ("id", "created", "model")}
         if finish_reason:
             self.finish_reason = finish_reason
         if usage is not None or anomaly:
@@ -62,6 +64,18 @@ class Meter:
     @property
     def text(self) -> str:
         return "".join(self.content)
+
+    def body(self) -> JSON:
+        """The whole answer in OpenAI's shape: as it came, or made of the stream's parts (a chat's)."""
+        if self.whole is not None:
+            return self.whole
+        choice = {
+            "index": 0,
+            "message": self.message(),
+            "logprobs": None,
+            "finish_reason": self.finish_reason,
+        }
+        return {**self.head, "object": "chat.completion", "choices": [choice]}
 
     def message(self) -> JSON:
         """The assistant's message, as it came or as the stream built it up, in the wire's shape."""

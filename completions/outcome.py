@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from completions import content, metrics
+from completions.answering import Result
 from completions.errors import reason_of
 from completions.meter import Meter
 from completions.models import State
-from completions.types import Call, LLMResponse, Metadata, Standings, Tokens
+from completions.types import Call
 from providers import pricing
 from providers.dispatch import Dispatch, Tried
 from providers.errors import (
@@ -122,32 +122,17 @@ class Outcome:
             "expires_at": content.expires_at(days),
         }
 
-    @property
-    def cost_nano(self) -> int | None:
-        """What the whole call cost, in nano-dollars. None: no price is known."""
-        cost: int | None = self.row["cost_nano_usd"]
-        return cost
-
-    def response(self, model: str, call_id: Any, standings: Standings) -> LLMResponse:
-        """The answer as callers get it: its own usage, and what the whole call cost."""
-        usage, cost, final = self.usage or Usage(), self.cost_nano, self.row
-        return LLMResponse(
-            content=self.meter.text,
-            tokens=Tokens(usage.prompt, usage.completion, usage.total),
-            metadata=Metadata(
-                id=call_id,
-                model=model,
-                provider=self.target.endpoint.provider,
-                timestamp=datetime.now(UTC),
-                latency_ms=final["latency_ms"],
-                cached=False,
-                cost=None if cost is None else pricing.usd(cost),
-                finish_reason=self.meter.finish_reason,
-                attempts=final["attempts"],
-                standings=standings,
-            ),
-            message=self.meter.message(),
-            usage=usage,
+    def result(self) -> Result:
+        """The answer, once `final` was made."""
+        meter = self.meter
+        return Result(
+            body=meter.body(),
+            message=meter.message(),
+            text=meter.text,
+            usage=self.usage,
+            cost_nano=self.row["cost_nano_usd"],
+            finish_reason=meter.finish_reason,
+            latency_ms=self.row["latency_ms"],
         )
 
 

@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from completions import keys, pipeline, requests, tokens
+from completions.answering import Answering
 from completions.bridge import run_sync
 from completions.errors import (
     InvalidRequestError,
@@ -56,7 +57,7 @@ class LLMService:
 
     # --- completions
 
-    async def start(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> pipeline.Run:
+    async def start(self, request: CompletionRequest | Mapping[str, Any], *, stream: bool) -> Answering:
         """The running call, for who reads its chunks: to their end, or else it is to be cancelled."""
         return await pipeline.start(await self._call(request, stream=stream))
 

@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from django.http import StreamingHttpResponse
 
+from completions.answering import Answering
 from completions.bridge import run_sync
 from completions.errors import LLMServiceError
 from completions.exceptions import error_body, service_error_body
 from completions.models import State
-from completions.pipeline import Run
 from completions.serializers import dollars, response_body
 from completions.types import LLMResponse, Started
 from providers.types import JSON, StreamChunk
@@ -26,7 +26,7 @@ KEEPALIVE = b": keepalive\n\n"
 class EventStream:
     """A call that has begun to answer, as the bytes of events."""
 
-    def __init__(self, run: Run, first: Sequence[StreamChunk]) -> None:
+    def __init__(self, run: Answering, first: Sequence[StreamChunk]) -> None:
         self.started = run.started()
         self.run = run
         self._first = first
@@ -34,7 +34,7 @@ class EventStream:
         run.reader.silence_seconds = KEEPALIVE_SECONDS
 
     @classmethod
-    async def open(cls, run: Run) -> "EventStream":
+    async def open(cls, run: Answering) -> "EventStream":
         """Raises what fails before the first chunk: that can be an HTTP error. Cancelling ends the call."""
         try:
             first = await run.reader.read()

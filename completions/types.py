@@ -86,6 +86,7 @@ class Metadata(NamedTuple):
     cost: Decimal | None
     finish_reason: str | None
     attempts: int  # upstream calls made for it
+    cache: str = "BYPASS"  # what the cache did, as in the header x-llmhub-cache
     standings: Standings = Standings()
 
 
@@ -109,6 +110,7 @@ class Started(NamedTuple):
     model: str
     provider: str
     attempts: int
+    cache: str = "BYPASS"  # as in Metadata
     standings: Standings = Standings()
 
 

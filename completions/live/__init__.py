@@ -17,6 +17,7 @@ from django.conf import settings
 from completions import control, pipeline
 from completions.live.shared import LEASE_SECONDS, RemoteStream, mirror
 from completions.live.stream import LiveStream, owner_of
+from completions.run import Run
 from completions.types import Call, Caller
 
 __all__ = ["LiveStream", "RemoteStream", "find", "forget", "get", "listen", "start"]
@@ -31,7 +32,7 @@ async def start(call: Call, client_id: str) -> LiveStream:
     """The stream of a call that was begun. Raises LLMServiceError when it may not be made."""
     made: list[LiveStream] = []
 
-    def outlet(run: pipeline.Run) -> LiveStream:
+    def outlet(run: Run) -> LiveStream:
         stream = LiveStream(run, client_id, settings.LLMHUB_STREAM_GRACE_SECONDS, mirror(), _retire)
         _streams[stream.id] = stream
         made.append(stream)

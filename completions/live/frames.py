@@ -18,8 +18,9 @@ class Frames:
         head = orjson.dumps({"id": client_id, "stream": stream_id}).decode()[1:-1]
         self._head = f"{head},"
 
-    def started(self, started: Started, cache: str) -> str:
-        return self._frame("started", {"model": started.model, "provider": started.provider, "cache": cache})
+    def started(self, started: Started) -> str:
+        facts = {"model": started.model, "provider": started.provider, "cache": started.cache}
+        return self._frame("started", facts)
 
     def deltas(self, chunks: Iterable[StreamChunk]) -> list[str]:
         """What chunks bring, texts that came together joined; nothing for chunks that bring nothing."""

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Protocol
 
+from completions.answering import Answering, Result
 from completions.errors import CallEndedError, LLMServiceError
 from completions.live.frames import Frames
 from completions.models import State
-from completions.outcome import Outcome
-from completions.pipeline import Run
 from completions.streams import Reader, Record
 from completions.types import Caller
 from completions.v1.errors import shape
@@ -68,7 +67,7 @@ class LiveStream:
 
     def __init__(
         self,
-        run: Run,
+        run: Answering,
         client_id: str,
         grace_seconds: float,
         mirror: Mirror | None,
@@ -92,7 +91,7 @@ class LiveStream:
     # --- the run's outlet
 
     def put(self, items: Sequence[StreamChunk]) -> bool:
-        frames = [] if self._frames.seq else [self._frames.started(self.run.started(), "BYPASS")]
+        frames = [] if self._frames.seq else [self._frames.started(self.run.started())]
         frames += self._frames.deltas(items)
         room = self.record.put(frames)
         if self._mirror is not None:
@@ -134,11 +133,11 @@ class LiveStream:
             fault = LLMServiceError("Something went wrong inside the hub. Its log says what.")
             return [frames.error(shape(fault))]
 
-    def _finished(self, outcome: Outcome) -> list[str]:
-        usage = usage_object(outcome.usage or Usage())
+    def _finished(self, result: Result) -> list[str]:
+        usage = usage_object(result.usage or Usage())
         return [
-            self._frames.usage(usage, outcome.cost_nano),
-            self._frames.done(outcome.meter.finish_reason),
+            self._frames.usage(usage, result.cost_nano),
+            self._frames.done(result.finish_reason),
         ]
 
     # --- readers

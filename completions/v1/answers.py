@@ -6,11 +6,11 @@ from typing import Any
 
 import orjson
 
+from completions.answering import Answering
 from completions.errors import LLMServiceError
 from completions.exchange import Exchange, HangUp, Headers
 from completions.limits import header_pairs
 from completions.models import State
-from completions.pipeline import Run
 from completions.v1 import errors
 from completions.v1.bodies import wants_usage
 from completions.v1.frames import DONE, KEEPALIVE, Frames, dumped, usage_object
@@ -26,21 +26,21 @@ STREAM_HEADERS = (
 )
 
 
-async def send_whole(exchange: Exchange, run: Run) -> None:
+async def send_whole(exchange: Exchange, run: Answering) -> None:
     """The upstream's body, its model named as the caller did. Raises LLMServiceError."""
     with HangUp(exchange, run):
-        outcome = await run.outcome()
-    body = outcome.meter.whole or {}
+        result = await run.outcome()
+    body = result.body
     body["model"] = run.model
-    if outcome.usage is not None and not body.get("usage"):
-        body["usage"] = usage_object(outcome.usage)
+    if result.usage is not None and not body.get("usage"):
+        body["usage"] = usage_object(result.usage)
     headers = answered(exchange, run)
-    if outcome.cost_nano is not None:
-        headers.append((b"x-llmhub-cost-usd", usd_text(outcome.cost_nano).encode()))
+    if result.cost_nano is not None:
+        headers.append((b"x-llmhub-cost-usd", usd_text(result.cost_nano).encode()))
     await exchange.answer(200, dumped(body), headers)
 
 
-async def send_stream(exchange: Exchange, run: Run) -> None:
+async def send_stream(exchange: Exchange, run: Answering) -> None:
     """Frames as they come. Raises LLMServiceError for what fails before the first: that is an HTTP error."""
     reader = run.reader
     with HangUp(exchange, run, delay=0):
@@ -61,7 +61,7 @@ async def send_stream(exchange: Exchange, run: Run) -> None:
             await run.cancel(State.CLIENT_GONE)
 
 
-async def _last(run: Run, frames: Frames) -> bytes:
+async def _last(run: Answering, frames: Frames) -> bytes:
     """Usage and [DONE], once the row is settled; or the error that ended the stream."""
     try:
         return frames.usage(await run.outcome()) + DONE
@@ -78,16 +78,15 @@ def frame_of(body: Any) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def answered(exchange: Exchange, run: Run) -> Headers:
+def answered(exchange: Exchange, run: Answering) -> Headers:
     """Who answered, and where the caller's limits stand."""
     if not exchange.request_id:
         exchange.request_id = run.id.hex
-    target = run.dispatch.target or run.dispatch.targets[0]
-    grant = run.admission.grant
+    grant = run.grant
     return [
-        *_names(run.model, target.endpoint.provider),
-        (b"x-llmhub-cache", b"BYPASS"),
-        (b"x-llmhub-attempts", b"%d" % run.dispatch.attempts),
+        *_names(run.model, run.provider),
+        (b"x-llmhub-cache", run.cached.value.encode()),
+        (b"x-llmhub-attempts", b"%d" % run.attempts),
         *header_pairs(grant.limits, grant.levels),
     ]
 

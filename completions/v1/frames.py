@@ -6,8 +6,7 @@ from typing import Any
 
 import orjson
 
-from completions.outcome import Outcome
-from completions.pipeline import Run
+from completions.answering import Answering, Result
 from providers.pricing import usd_text
 from providers.types import JSON, Operation, StreamChunk, Usage
 
@@ -18,7 +17,7 @@ KEEPALIVE = b": keepalive\n\n"
 class Frames:
     """Renders a stream's chunks. An upstream's own id and time are kept, those of its first chunk."""
 
-    def __init__(self, run: Run, *, include_usage: bool) -> None:
+    def __init__(self, run: Answering, *, include_usage: bool) -> None:
         self._model = run.model
         self._run_id = run.id
         self._id: str | None = None
@@ -42,13 +41,13 @@ class Frames:
             frames.append(b"data: %b\n\n" % dumped(body))
         return b"".join(frames)
 
-    def usage(self, outcome: Outcome) -> bytes:
+    def usage(self, result: Result) -> bytes:
         """The frame of the whole stream's usage and cost; nothing where it was not asked for."""
         if not self._include_usage:
             return b""
-        usage = dict(self._raw_usage) if self._raw_usage else usage_object(outcome.usage or Usage())
-        if outcome.cost_nano is not None:
-            usage["cost_usd"] = usd_text(outcome.cost_nano)
+        usage = dict(self._raw_usage) if self._raw_usage else usage_object(result.usage or Usage())
+        if result.cost_nano is not None:
+            usage["cost_usd"] = usd_text(result.cost_nano)
         head = {"id": self._id, "object": self._object, "created": self._created, "model": self._model}
         return b"data: %b\n\n" % dumped({**head, "choices": [], "usage": usage})
 
