@@ -6,16 +6,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from providers import breaker
+from providers import breaker, health
 from providers.drivers import driver_for
 from providers.drivers.base import Sink
 from providers.errors import (
+    NeverSent,
     ProviderMisconfigured,
+    UpstreamAuthError,
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamResting,
     UpstreamTimeout,
+    UpstreamTooLarge,
 )
 from providers.types import JSON, Answer, Operation, StreamChunk, Target
 
@@ -28,12 +31,13 @@ LONGEST_PAUSE_SECONDS = 2.0  # while there is another candidate: it may well be 
 
 @dataclass(slots=True)
 class Tried:
-    """One upstream call. `latency_ms` and `error` are None while it is the one that answers."""
+    """One upstream call. `latency_ms` and `error` are None of the one that answers, or was cut off."""
 
     target: Target
     started_ms: int  # after the dispatch began
     latency_ms: int | None = None
     error: UpstreamError | None = None
+    sent: bool = True  # False: cut off before the upstream got any of it
 
 
 @dataclass(slots=True)
@@ -117,12 +121,23 @@ class Dispatch:
             error.provider = target.endpoint.provider
             tried.error, tried.latency_ms = error, int((loop.time() - began) * 1000)
             self.errors.append(error)
-            breaker.failed(target, error)
+            if self._tells_nothing(error, target):
+                breaker.abandoned(target)
+            else:
+                breaker.failed(target, error)
+            if isinstance(error, UpstreamAuthError):
+                health.refused(target, error)
             raise
+        except NeverSent as cut:
+            tried.sent = False
+            breaker.abandoned(target)
+            raise asyncio.CancelledError(*cut.args) from None  # as its task expects it
         except BaseException:
             breaker.abandoned(target)
             raise
         breaker.succeeded(target)
+        if target.key_refused:
+            health.accepted(target)
         return answer
 
     def _pause(self, error: UpstreamError, target: Target, started: float, *, others: bool) -> float | None:
@@ -134,6 +149,15 @@ class Dispatch:
             return None
         now = asyncio.get_running_loop().time()
         return pause if now + pause < started + self._seconds(target) else None
+
+    def _tells_nothing(self, error: UpstreamError, target: Target) -> bool:
+        """Whether the caller brought it about, by its own deadline or by what it asked for.
+
+        Held against the target, one caller could open its circuit for all.
+        """
+        if isinstance(error, UpstreamTimeout) and error.phase == "total":
+            return self._seconds(target) < target.endpoint.timeouts.total
+        return isinstance(error, UpstreamTooLarge)
 
     def _seconds(self, target: Target) -> float:
         return min(target.endpoint.timeouts.total, self.timeout_seconds or float("inf"))

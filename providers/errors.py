@@ -5,6 +5,7 @@ UpstreamError
 ├── UpstreamTimeout          phase: connect | first_token | idle | total
 ├── UpstreamRefused          an answer with an error status
 │   ├── UpstreamAuthError        401/403: our key is not accepted
+│   ├── UpstreamRedirect         3xx: not followed
 │   ├── UpstreamRateLimited      429
 │   ├── UpstreamOverloaded       408, 409, 5xx
 │   └── UpstreamRejected         any other 4xx: the request itself is wrong
@@ -12,10 +13,12 @@ UpstreamError
 ├── UpstreamInvalid          nonsense: not JSON, wrong shape, an error inside a 200, over a cap
 └── UpstreamTruncated        the answer ended before it was finished
 
+NeverSent                    cancelled before any of the request was sent; no fault of the upstream
 ProviderMisconfigured        our own record is unusable (its key cannot be decrypted)
 DecryptionError              a stored secret cannot be read with the configured encryption keys
 """
 
+import asyncio
 from typing import Literal
 
 Phase = Literal["connect", "first_token", "idle", "total"]
@@ -69,6 +72,10 @@ class UpstreamAuthError(UpstreamRefused):
     """The provider does not accept our key."""
 
 
+class UpstreamRedirect(UpstreamRefused):
+    """The provider points elsewhere: its base URL is not the final one."""
+
+
 class UpstreamRateLimited(UpstreamRefused):
     """The provider's own rate limit."""
 
@@ -95,8 +102,16 @@ class UpstreamInvalid(UpstreamError):
     """Not what the wire promises: not JSON, wrong shape, an error inside a 200, over a size cap."""
 
 
+class UpstreamTooLarge(UpstreamInvalid):
+    """Sound as far as it was read, but over a size cap: what was asked for can make any answer so."""
+
+
 class UpstreamTruncated(UpstreamError):
     """The answer ended without finish_reason or [DONE]."""
+
+
+class NeverSent(asyncio.CancelledError):
+    """A driver's call was cancelled before the upstream got any of it: nothing can be owed for it."""
 
 
 class ProviderMisconfigured(Exception):

@@ -27,6 +27,10 @@ class PerLoop(Generic[T]):
         self._last = (weakref.ref(loop), found)
         return found
 
+    def everywhere(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
+        """Every loop's; from any thread."""
+        return list(self._all.items())
+
     def pop(self) -> T | None:
         """The running loop's, which it has no longer; None where it had none."""
         self._last = None

@@ -3,13 +3,13 @@
 import uuid
 from typing import Any, ClassVar
 
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
 from providers.errors import DecryptionError
 from providers.fields import DollarField, EncryptedTextField
-from providers.types import ProviderType
+from providers.types import CacheMode, ProviderType
 
 slug_validator = RegexValidator(
     r"\A[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z",
@@ -26,6 +26,18 @@ LABELS = {
     ProviderType.ANTHROPIC: "Anthropic",
     ProviderType.DEMO: "Demo (no network)",
 }
+
+
+CACHE_LABELS = {
+    CacheMode.DEFAULT: "Deterministic calls: temperature 0, a seed, embeddings",
+    CacheMode.OFF: "Off",
+    CacheMode.ON: "Every call",
+    CacheMode.FORCED: "Every call, whatever its request says",
+}
+
+
+def cache_mode_choices() -> list[tuple[str, str]]:
+    return [(str(mode), CACHE_LABELS[mode]) for mode in CacheMode]
 
 
 def type_choices() -> list[tuple[str, str]]:
@@ -158,6 +170,27 @@ class LanguageModel(models.Model):
     max_output = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens of output at most.")
     capabilities = models.JSONField(
         default=list, blank=True, help_text='e.g. ["chat", "tools", "vision", "json_schema", "embeddings"].'
+    )
+    cache_mode = models.CharField("cache", max_length=8, blank=True, choices=cache_mode_choices)
+    cache_ttl_seconds = models.PositiveIntegerField(
+        "answers are kept for",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Seconds. Left empty: as the hub does (LLMHUB_CACHE_TTL_SECONDS).",
+    )
+    cache_stale_seconds = models.PositiveIntegerField(
+        "and answer for longer by",
+        default=0,
+        help_text="Seconds, while a fresh answer is being fetched. 0: not at all.",
+    )
+    cache_least_similarity = models.FloatField(
+        "like questions, from a similarity of",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.5), MaxValueValidator(1)],
+        help_text="Of meaning, from 0.5 to 1, e.g. 0.97 (needs LLMHUB_SEMANTIC_CACHE). Left empty: only "
+        "equal questions are answered from the cache.",
     )
     enabled = models.BooleanField(default=True)
 

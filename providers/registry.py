@@ -18,9 +18,19 @@ from django.db.models.signals import post_delete, post_save
 
 from providers import database, presets, pricing
 from providers.errors import DecryptionError, ProviderMisconfigured
-from providers.models import LanguageModel, LLMProvider, ModelPrice, RegistryVersion
+from providers.models import Health, LanguageModel, LLMProvider, ModelPrice, RegistryVersion
 from providers.refresh import Refresh
-from providers.types import Endpoint, Price, ProviderType, Rate, Secret, Target, Timeouts
+from providers.types import (
+    CacheMode,
+    CacheRules,
+    Endpoint,
+    Price,
+    ProviderType,
+    Rate,
+    Secret,
+    Target,
+    Timeouts,
+)
 
 VERSION_ROW = 1  # of RegistryVersion
 CHECK_SECONDS = 0.5  # half the promise of one second, so that a slow check still keeps it
@@ -276,7 +286,14 @@ def target_of(row: LanguageModel, facts: ProviderFacts, override: Price | None, 
         context_window=row.context_window,
         max_output=row.max_output,
         capabilities=frozenset(row.capabilities),
+        cache=CacheRules(
+            CacheMode(row.cache_mode),
+            row.cache_ttl_seconds,
+            row.cache_stale_seconds,
+            row.cache_least_similarity,
+        ),
         created=int(row.provider.created_at.timestamp()),
         price=override or pricing.bundled_price(price_source, row.name, day),
         unusable=facts.unusable,
+        key_refused=facts.health == Health.AUTH_FAILED,
     )

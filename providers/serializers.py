@@ -72,7 +72,8 @@ class LanguageModelSerializer(StrictSerializer, serializers.ModelSerializer[Lang
     class Meta:
         model = LanguageModel
         fields: ClassVar[list[str]] = [
-            "name", "public_name", "context_window", "max_output", "capabilities", "enabled", "prices",
+            "name", "public_name", "context_window", "max_output", "capabilities", "cache_mode",
+            "cache_ttl_seconds", "cache_stale_seconds", "cache_least_similarity", "enabled", "prices",
         ]  # fmt: skip
         extra_kwargs: ClassVar[dict[str, Any]] = {"capabilities": {"validators": [PlainJSON()]}}
 

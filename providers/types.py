@@ -31,6 +31,15 @@ class Operation(StrEnum):
     EMBEDDING = "embedding"  # texts -> vectors
 
 
+class CacheMode(StrEnum):
+    """Which calls the cache may answer, of a model or of a key."""
+
+    DEFAULT = ""  # those that are deterministic by intent: temperature 0, a seed, embeddings
+    OFF = "off"
+    ON = "on"  # all that do not refuse it
+    FORCED = "forced"  # all, whatever a request says
+
+
 class UsageSource(StrEnum):
     """Who said how many tokens a call used."""
 
@@ -165,6 +174,18 @@ class Endpoint:
     prepared: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
+class CacheRules(NamedTuple):
+    """How answers of a model are cached. Seconds; None: as the hub does."""
+
+    mode: CacheMode = CacheMode.DEFAULT
+    ttl_seconds: int | None = None
+    stale_seconds: int = 0  # past that time it still answers, while a fresh one is fetched
+    least_similarity: float | None = None  # of a question that means the same; None: not looked for
+
+
+CACHE_RULES = CacheRules()
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One candidate for a call: an endpoint and a model of it."""
@@ -179,8 +200,10 @@ class Target:
     max_output: int | None = None
     capabilities: frozenset[str] = frozenset()
     price: Price | None = None
+    cache: CacheRules = CACHE_RULES
     created: int = 0  # when its provider was added: seconds since 1970
     unusable: str = ""  # why this target cannot be called (e.g. its key cannot be decrypted); empty: it can
+    key_refused: bool = False  # its provider did not accept our key when it was last heard of
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +244,24 @@ class Validation:
     auth_failed: bool = False
 
 
+# What is to be counted of choices beside the first, by their index: text, thought and tool calls in one; of
+# the first, what is neither (a function call of the older wire, a transcript).
+Others = tuple[tuple[int, str], ...]
+
+
 class Answer(NamedTuple):
-    """A whole non-streamed answer: the upstream's JSON and what the meter needs of it."""
+    """A whole non-streamed answer: the upstream's JSON and what the meter needs of it.
+
+    `content`, `reasoning` and `finish_reason` are choice 0's.
+    """
 
     body: JSON
     content: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None  # None: the upstream did not say
     usage_anomaly: bool = False  # it said something that makes no sense
+    reasoning: str = ""
+    others: Others = ()
 
 
 class StreamChunk(NamedTuple):
@@ -245,3 +278,4 @@ class StreamChunk(NamedTuple):
     finish_reason: str | None = None
     usage: Usage | None = None
     usage_anomaly: bool = False  # the upstream stated a usage that makes no sense
+    others: Others = ()

@@ -37,7 +37,7 @@ class End(Enum):
     HOLD = "hold"  # silence until the client goes
 
 
-Step = bytes | float | End  # send these bytes; wait so many seconds; end so
+Step = bytes | float | threading.Event | End  # send these bytes; wait so many seconds, or for this; end so
 
 
 @dataclass
@@ -305,6 +305,9 @@ class FakeUpstream:
                 await writer.drain()
             elif isinstance(step, float):
                 await asyncio.sleep(step)
+            elif isinstance(step, threading.Event):
+                while not step.is_set():  # noqa: ASYNC110 - it is set in another thread
+                    await asyncio.sleep(0.002)
             else:
                 await self._end(step, writer)
                 return False
@@ -372,3 +375,18 @@ def refused_url() -> Iterator[str]:
     with socket.socket() as taken:  # bound but not listening: nobody else gets the port
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+@contextmanager
+def silent_url() -> Iterator[str]:
+    """A base URL where connections are neither accepted nor refused: the queue for them is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        for one in waiting:
+            one.close()

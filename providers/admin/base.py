@@ -66,6 +66,34 @@ class HubModelAdmin(ModelAdmin):  # type: ignore[misc] # unfold has no stubs
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[row.pk])
 
 
+class ShownModelAdmin(HubModelAdmin):
+    """Rows that are only shown, each with what `below` finds for the templates under its fields."""
+
+    def below(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        return {}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id) if object_id and self.has_view_permission(request) else None
+        context = {**(extra_context or {}), **(self.below(request, row) if row else {})}
+        answer: HttpResponse = super().changeform_view(request, object_id, form_url, context)
+        return answer
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 class ReadOnlyInline(TabularInline):  # type: ignore[misc] # unfold has no stubs
     """Rows that are only shown; each links to its own page."""
 

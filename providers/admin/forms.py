@@ -27,6 +27,12 @@ def preset_choices() -> list[tuple[str, str]]:
     ]
 
 
+def name_the_default(field: forms.Field, label: str) -> None:
+    """Say what the empty choice of a field means here."""
+    choices: Any = field.choices  # type: ignore[attr-defined]
+    field.choices = [("", label), *((key, name) for key, name in choices if key)]  # type: ignore[attr-defined]
+
+
 def model_names(data: Mapping[str, Any], provider: LLMProvider) -> list[str]:
     """The names of the provider's models as they will be once the posted rows are saved."""
     stored = {} if provider._state.adding else dict(provider.models.values_list("pk", "name"))

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
@@ -15,9 +16,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from providers import registry
 from providers.admin.base import HubModelAdmin
-from providers.admin.forms import ModelForm
-from providers.models import LanguageModel, ModelPrice
-from providers.types import Price
+from providers.admin.forms import ModelForm, name_the_default
+from providers.models import CACHE_LABELS, LanguageModel, ModelPrice
+from providers.types import CacheMode, Price
 
 PRICE_FIELDS = (
     "valid_from", "prompt", "completion", "cached", "cache_write", "reasoning", "audio_prompt",
@@ -42,7 +43,7 @@ def _first_day(row: ModelPrice) -> Any:
 def dollars(amount: Decimal) -> str:
     """An exact amount without padding: two decimal places, more where they are needed."""
     places = -int(amount.normalize().as_tuple().exponent)
-    return f"${amount:.{max(places, 2)}f}"
+    return f"{'-' if amount < 0 else ''}${abs(amount):.{max(places, 2)}f}"
 
 
 class CapabilityFilter(admin.SimpleListFilter):
@@ -76,8 +77,20 @@ class LanguageModelForm(ModelForm):
         model = LanguageModel
         fields = (
             "provider", "name", "public_name", "context_window", "max_output", "capabilities", "enabled",
+            "cache_mode", "cache_ttl_seconds", "cache_stale_seconds", "cache_least_similarity",
         )  # fmt: skip
         widgets: ClassVar = {"capabilities": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "cache_stale_seconds" in self.fields:
+            self.fields["cache_stale_seconds"].required = False
+        if "cache_mode" in self.fields:
+            hub = CACHE_LABELS[CacheMode(settings.LLMHUB_CACHE)]
+            name_the_default(self.fields["cache_mode"], f"As the hub does. {hub}")
+
+    def clean_cache_stale_seconds(self) -> int:
+        return self.cleaned_data["cache_stale_seconds"] or 0
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
@@ -121,6 +134,16 @@ class LanguageModelAdmin(HubModelAdmin):
             {"fields": [("provider", "enabled"), ("name", "public_name"), ("context_window", "max_output")]},
         ),
         ("Capabilities and price", {"fields": ["capabilities", "price"]}),
+        (
+            "Cache",
+            {
+                "fields": [
+                    "cache_mode",
+                    ("cache_ttl_seconds", "cache_stale_seconds"),
+                    "cache_least_similarity",
+                ]
+            },
+        ),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LanguageModel]:

@@ -101,7 +101,7 @@ class LLMProviderAdmin(HubModelAdmin):
         key = (
             ["stored_key", "api_key", "clear_api_key"] if obj and obj.__dict__.get("api_key") else ["api_key"]
         )
-        health = [("Last test", {"fields": [("health_now", "checked_at"), "health_message"]})] if obj else []
+        health = [("Health", {"fields": [("health_now", "checked_at"), "health_message"]})] if obj else []
         return [
             *health,
             ("Provider", {"fields": ["preset", ("name", "slug"), ("type", "base_url"), *key]}),

@@ -1,7 +1,8 @@
 """The contract of a driver: one wire dialect each. No ORM, no Django inside.
 
 A driver is stateless; what it needs of a provider comes in as an `Endpoint` or `Target`. It raises the tree
-of `providers.errors` and nothing else (cancellation apart).
+of `providers.errors` and nothing else (cancellation apart). Cancelled before it has sent anything, it raises
+NeverSent.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +41,7 @@ class Driver(ABC):
     async def stream(
         self, target: Target, operation: Operation, body: JSON, sink: Sink, *, deadline: float
     ) -> None:
-        """Bring the answer to `sink` as it comes; return once a finish_reason or [DONE] was seen.
+        """Bring the answer to `sink` as it comes; return once [DONE] or every finish_reason was seen.
 
         Nothing is brought before the answer has begun with content: an error until then is the whole answer.
         Cancelling it closes the upstream connection at once. Raises UpstreamError, also in the middle.

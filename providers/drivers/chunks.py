@@ -7,25 +7,23 @@ from typing import Any
 import orjson
 
 from providers.drivers.refusals import error_inside
+from providers.drivers.tool_calls import call_text, called_text, numbered
 from providers.drivers.usage import NOTHING, usage_of
 from providers.errors import UpstreamInvalid
-from providers.types import JSON, Answer, Endpoint, Operation, StreamChunk, Target
+from providers.types import JSON, Answer, Endpoint, Operation, Others, StreamChunk, Target
+from providers.wire_json import OUTPUT_BOUNDS, dumped, output_bound
 
 USAGE_FIELDS = frozenset(("usage", "x_groq", "usageMetadata"))
-BOUNDS = ("max_tokens", "max_completion_tokens")
 
 
 def request_bytes(target: Target, operation: Operation, body: JSON, *, stream: bool) -> bytes:
     """The request's JSON: the provider's defaults under the caller's `body`, in this upstream's dialect."""
     quirks = target.endpoint.quirks
     if operation is Operation.EMBEDDING:  # the defaults are of generated text
-        return _dumped({**body, "model": target.upstream_model})
+        return dumped({**body, "model": target.upstream_model})
     given = {**target.default_config, **body, "model": target.upstream_model}
-    # The caller's bound, under either name, replaces a default under the other.
-    bound = next((body[name] for name in BOUNDS if body.get(name) is not None), None)
-    if bound is None:
-        bound = next((given[name] for name in BOUNDS if given.get(name) is not None), None)
-    for name in (*BOUNDS, "stream", "stream_options"):
+    bound = output_bound(body, target.default_config)  # one name's replaces a default under the other
+    for name in (*OUTPUT_BOUNDS, "stream", "stream_options"):
         given.pop(name, None)
     if bound is not None:
         given[quirks.output_bound if operation is Operation.CHAT else "max_tokens"] = bound
@@ -33,14 +31,17 @@ def request_bytes(target: Target, operation: Operation, body: JSON, *, stream: b
         given["stream"] = True
         if quirks.stream_usage_option:
             given["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    return _dumped(given)
+    return dumped(given)
 
 
-def _dumped(given: JSON) -> bytes:
-    try:
-        return orjson.dumps(given)
-    except TypeError:  # lone surrogates, integers over 64 bits: JSON all the same
-        return json.dumps(given).encode()
+def choices_asked(target: Target, operation: Operation, body: JSON) -> int:
+    """How many answers the request for `body` asks for: `n`, on the older wire of each prompt."""
+    count = body.get("n", target.default_config.get("n"))
+    each = count if type(count) is int and count > 0 else 1
+    prompts = body.get("prompt") if operation is Operation.COMPLETION else None
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        return each * len(prompts)
+    return each
 
 
 def parsed(raw: bytes | str) -> Any:
@@ -70,55 +71,101 @@ def answer_of(endpoint: Endpoint, raw: bytes, operation: Operation = Operation.C
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise invalid(endpoint, "an answer without choices")
+    for choice in choices:
+        _check_error(endpoint, choice)
     first = _first(choices)
     if first is None:
         raise invalid(endpoint, "an answer without its first choice")
-    content = _content(endpoint, first, operation)
-    return Answer(body, content, _text(first.get("finish_reason")) or None, usage.usage, usage.anomaly)
+    content, reasoning = _said(endpoint, first, operation)
+    finish_reason = _text(first.get("finish_reason")) or None
+    others = _others(choices, first)
+    return Answer(body, content, finish_reason, usage.usage, usage.anomaly, reasoning, others)
 
 
-def _content(endpoint: Endpoint, choice: Mapping[str, Any], operation: Operation) -> str:
-    """The text of a whole answer's choice."""
+def _said(endpoint: Endpoint, choice: Mapping[str, Any], operation: Operation) -> tuple[str, str]:
+    """Content and reasoning of a whole answer's choice."""
     if operation is Operation.COMPLETION:
         if not isinstance(choice.get("text"), str):
             raise invalid(endpoint, "a choice without text")
-        return str(choice["text"])
+        return str(choice["text"]), ""
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise invalid(endpoint, "a choice without a message")
-    return _texts(message)[0]
+    return texts_of(message)
 
 
-def chunk_of(endpoint: Endpoint, raw: bytes, *, event: str = "message") -> StreamChunk:
-    """One event of a stream. Raises UpstreamError for an error event, UpstreamInvalid for anything else."""
+def chunk_of(endpoint: Endpoint, raw: bytes, *, event: str = "message") -> StreamChunk | None:
+    """One event of a stream; None where it is no piece of an answer: a ping, an upstream's own figures.
+
+    Raises UpstreamError for an error event, UpstreamInvalid for what cannot be read.
+    """
     body = _object(endpoint, raw)
     if event == "error":
         raise error_inside(endpoint, body)
-    choices = body.get("choices")
-    tells_usage = not USAGE_FIELDS.isdisjoint(body)
-    if not tells_usage and (text := _plain_text(choices)):
+    tells_usage = not USAGE_FIELDS.isdisjoint(body) and usage_of(body) is not NOTHING
+    if not tells_usage and (text := _plain_text(body.get("choices"))):
         return StreamChunk(body, text)
-    usage = usage_of(body) if tells_usage else NOTHING
+    return _looked_at(endpoint, body)
+
+
+def _looked_at(endpoint: Endpoint, body: JSON) -> StreamChunk | None:
+    """A chunk that is more, or less, than a piece of text."""
+    choices, usage = body.get("choices"), usage_of(body)
+    if choices is None:
+        if _is_error(body):
+            raise error_inside(endpoint, body)
+        if usage.usage is None and not usage.anomaly:
+            return None
+        body["choices"] = choices = []
     if not isinstance(choices, list):
-        if choices is None and (usage.usage or usage.anomaly):
-            return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly)
-        raise invalid(endpoint, "an event without choices")
+        raise invalid(endpoint, "an event whose choices are no list")
     for choice in choices:
-        if not isinstance(choice, dict):
-            raise invalid(endpoint, "a choice that is not an object")
+        _check(endpoint, choice)
     first = _first(choices)
+    others = _others(choices, first)
     if first is None:
-        return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly)
-    delta = first.get("delta")
+        return StreamChunk(body, usage=usage.usage, usage_anomaly=usage.anomaly, others=others)
+    content, reasoning, tool_calls = _piece(first)
     finish_reason = _text(first.get("finish_reason")) or None
-    if delta is None:  # the older wire has text instead
-        return StreamChunk(body, _text(first.get("text")), "", (), finish_reason, usage.usage, usage.anomaly)
-    if not isinstance(delta, dict):
-        raise invalid(endpoint, "a delta that is not an object")
-    content, reasoning = _texts(delta) if delta else ("", "")
     return StreamChunk(
-        body, content, reasoning, _tool_calls(delta), finish_reason, usage.usage, usage.anomaly
+        body, content, reasoning, tool_calls, finish_reason, usage.usage, usage.anomaly, others
     )
+
+
+def _is_error(body: Mapping[str, Any]) -> bool:
+    """Whether an event without an answer is an error that calls itself something else, as old vLLM's."""
+    kinds = [_text(body[name]) for name in ("object", "type") if name in body]
+    if kinds:
+        return any(kind.endswith("error") for kind in kinds)
+    return any(_text(body.get(name)) for name in ("message", "detail"))
+
+
+def _piece(choice: Mapping[str, Any]) -> tuple[str, str, tuple[JSON, ...]]:
+    """Content, reasoning and tool calls of a stream's choice."""
+    delta = choice.get("delta")
+    if not delta:  # the older wire has text instead
+        return _text(choice.get("text")), "", ()
+    return *texts_of(delta), _tool_calls(delta)
+
+
+def _check(endpoint: Endpoint, choice: Any) -> None:
+    if not isinstance(choice, dict):
+        raise invalid(endpoint, "a choice that is not an object")
+    if isinstance(choice.get("index"), dict | list):
+        raise invalid(endpoint, "a choice whose index is not a number")
+    delta = choice.get("delta")
+    if delta is not None and not isinstance(delta, dict):
+        raise invalid(endpoint, "a delta that is not an object")
+    _check_error(endpoint, choice)
+    calls = delta and delta.get("tool_calls")
+    if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise invalid(endpoint, "tool calls that are not a list of objects")
+
+
+def _check_error(endpoint: Endpoint, choice: Any) -> None:
+    """A choice may have failed alone, as OpenRouter says it."""
+    if isinstance(choice, Mapping) and (choice.get("error") or choice.get("finish_reason") == "error"):
+        raise error_inside(endpoint, {"error": choice.get("error") or "the answer ended in an error"})
 
 
 def _plain_text(choices: Any) -> str | None:
@@ -126,7 +173,7 @@ def _plain_text(choices: Any) -> str | None:
     if type(choices) is not list or len(choices) != 1:
         return None
     choice = choices[0]
-    if type(choice) is not dict or choice.get("index") or choice.get("finish_reason"):
+    if type(choice) is not dict or choice.get("index") or choice.get("finish_reason") or choice.get("error"):
         return None
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) > (2 if "role" in delta else 1):
@@ -135,7 +182,7 @@ def _plain_text(choices: Any) -> str | None:
     return content if type(content) is str else None
 
 
-def _tool_calls(delta: JSON) -> tuple[JSON, ...]:
+def _tool_calls(delta: Mapping[str, Any]) -> tuple[JSON, ...]:
     calls = delta.get("tool_calls")
     return tuple(call for call in calls if isinstance(call, dict)) if isinstance(calls, list) else ()
 
@@ -143,16 +190,22 @@ def _tool_calls(delta: JSON) -> tuple[JSON, ...]:
 def chunk_of_answer(endpoint: Endpoint, raw: bytes, operation: Operation) -> StreamChunk:
     """A whole answer that came where a stream was asked for, as the one chunk of a stream."""
     body = answer_of(endpoint, raw, operation).body
-    choices = [
-        {
-            **{name: value for name, value in choice.items() if name != "message"},
-            **({"delta": choice["message"]} if "message" in choice else {}),
-        }
-        for choice in body["choices"]
-        if isinstance(choice, Mapping)
-    ]
+    choices = [_as_piece(choice) for choice in body["choices"] if isinstance(choice, Mapping)]
     kind = "chat.completion.chunk" if operation is Operation.CHAT else body.get("object")
-    return chunk_of(endpoint, json.dumps({**body, "object": kind, "choices": choices}).encode())
+    chunk = _looked_at(endpoint, {**body, "object": kind, "choices": choices})
+    assert chunk is not None  # noqa: S101 - it has choices
+    return chunk
+
+
+def _as_piece(choice: Mapping[str, Any]) -> JSON:
+    """A whole choice in the shape of a stream's."""
+    piece = {name: value for name, value in choice.items() if name != "message"}
+    if "message" in choice:
+        message = choice["message"]
+        piece["delta"] = message
+        if isinstance(message, dict) and message.get("tool_calls"):
+            piece["delta"] = {**message, "tool_calls": numbered(message["tool_calls"])}
+    return piece
 
 
 def begins(chunk: StreamChunk) -> bool:
@@ -195,15 +248,48 @@ def _object(endpoint: Endpoint, raw: bytes | str) -> JSON:
     return body
 
 
+def _others(choices: Iterable[Any], first: Mapping[str, Any] | None) -> Others:
+    """What choices beside the first say, and what the first says beside texts and tool calls."""
+    said = []
+    for choice in choices:
+        if isinstance(choice, Mapping) and (text := _beside(choice) if choice is first else _all_of(choice)):
+            index = choice.get("index")
+            said.append((index if isinstance(index, int) else 0, text))
+    return tuple(said)
+
+
+def _all_of(choice: Mapping[str, Any]) -> str:
+    """All that a choice says, whole or a piece of it."""
+    said = choice.get("delta") or choice.get("message")
+    if not isinstance(said, Mapping):
+        return _text(choice.get("text"))
+    return "".join((*texts_of(said), *map(call_text, _tool_calls(said)), _beside(choice)))
+
+
+def _beside(choice: Mapping[str, Any]) -> str:
+    """The older wire's function call, the words of spoken audio, and tool calls that are none."""
+    said = choice.get("delta") or choice.get("message")
+    if not isinstance(said, Mapping):
+        return ""
+    audio, calls = said.get("audio"), said.get("tool_calls")
+    texts = [called_text(said.get("function_call"))]
+    if isinstance(audio, Mapping):
+        texts.append(_text(audio.get("transcript")))
+    if calls:
+        odd = calls if isinstance(calls, list) else [calls]
+        texts += [call_text(call) for call in odd if not (isinstance(call, dict) and odd is calls)]
+    return "".join(texts)
+
+
 def _first(choices: Iterable[Any]) -> Mapping[str, Any] | None:
-    """Choice 0, the one that is metered and shown; chunks of others are passed on with their bodies."""
+    """Choice 0, the one that is shown where there is room for one; of others see `_others`."""
     for choice in choices:
         if isinstance(choice, dict) and not choice.get("index"):
             return choice
     return None
 
 
-def _texts(message: Mapping[str, Any]) -> tuple[str, str]:
+def texts_of(message: Mapping[str, Any]) -> tuple[str, str]:
     """Content and reasoning of a message or delta. Mistral sends both as a list of parts."""
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
     content = message.get("content")

@@ -11,7 +11,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from providers import egress
 from providers.drivers.exchange import Connection
-from providers.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from providers.errors import NeverSent, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from providers.loops import PerLoop
 from providers.types import Endpoint
 
@@ -49,7 +49,7 @@ class Pool:
         return None
 
     async def connect(self, origin: Origin, endpoint: Endpoint, deadline: float) -> Connection:
-        """A new connection. Raises UpstreamError: nothing was sent."""
+        """A new connection. Raises UpstreamError, or NeverSent where it is cancelled: nothing was sent."""
         loop = asyncio.get_running_loop()
         seconds = endpoint.timeouts.connect
         by = loop.time() + seconds
@@ -61,6 +61,8 @@ class Pool:
                 raise _timed_out(endpoint, "total", "did not finish in time") from error
             what = f"did not accept a connection within {seconds:g} s"
             raise _timed_out(endpoint, "connect", what) from error
+        except asyncio.CancelledError as error:
+            raise NeverSent(*error.args) from None
         except (OSError, ValueError) as error:
             raise _fault(error, origin, endpoint) from error
 

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from providers.errors import UpstreamError, UpstreamInvalid, UpstreamTruncated
+from providers.errors import UpstreamError, UpstreamInvalid, UpstreamTooLarge, UpstreamTruncated
 
 MAX_BODY_BYTES = 64 << 20
 MAX_HEAD_BYTES = 64 << 10
@@ -54,9 +54,14 @@ class Exchange:
         self._timer = asyncio.get_running_loop().call_at(when, self._expire, expired)
 
     async def head(self) -> None:
-        """Wait for status and headers. Raises UpstreamError."""
+        """Wait for status and headers. Raises UpstreamError where they never came.
+
+        A fault right behind them is for who takes the body: what came before it is to be taken.
+        """
         while not self.begun:
-            await self._change()
+            if self.error is not None:
+                raise self.error
+            await self._wait()
 
     async def whole(self) -> bytes:
         """The whole body. Raises UpstreamError, also above MAX_BODY_BYTES."""
@@ -127,15 +132,17 @@ class Exchange:
             connection.abort()
 
     async def _change(self) -> None:
+        if self.error is None:
+            await self._wait()
         if self.error is not None:
             raise self.error
+
+    async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
-        if self.error is not None:
-            raise self.error
 
     def _expire(self, expired: Callable[[], UpstreamError]) -> None:
         self._timer = None
@@ -174,8 +181,9 @@ class Exchange:
             what = "closed the connection in the middle of its answer's head"
         self.fail(UpstreamTruncated(f"provider {self.provider} {what}", provider=self.provider))
 
-    def too_long(self) -> UpstreamInvalid:
-        return self.invalid(f"more than {MAX_BODY_BYTES >> 20} MiB")
+    def too_long(self) -> UpstreamTooLarge:
+        what = f"more than {MAX_BODY_BYTES >> 20} MiB"
+        return UpstreamTooLarge(f"provider {self.provider} sent {what}", provider=self.provider)
 
     def invalid(self, what: str) -> UpstreamInvalid:
         return UpstreamInvalid(f"provider {self.provider} sent {what}", provider=self.provider)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from providers.drivers import wire
 from providers.drivers.base import Driver, HeaderListener, Sink
-from providers.drivers.chunks import answer_of, chunk_of_answer, request_bytes
+from providers.drivers.chunks import answer_of, choices_asked, chunk_of_answer, request_bytes
 from providers.drivers.stream import Stream
 from providers.types import JSON, Answer, Endpoint, ModelInfo, Operation, Target, Validation
 
@@ -40,13 +40,16 @@ class OpenAIDriver(Driver):
     ) -> None:
         endpoint = target.endpoint
         data = request_bytes(target, operation, body, stream=True)
-        answer = Stream(endpoint, sink, deadline)
+        answer = Stream(endpoint, sink, deadline, choices_asked(target, operation, body))
         exchange = await wire.begin(
             endpoint, self._request(endpoint, operation), data, deadline, by=answer.first_by
         )
         try:
             await wire.check(endpoint, exchange, self._heard)
-            if exchange.headers.get("content-type", "").lower().startswith("application/json"):
+            kind = exchange.headers.get("content-type", "").lower()
+            if kind.startswith("text/html"):  # a proxy's: read as events it would be an answer cut short
+                raise exchange.invalid("a page of HTML")
+            if kind.startswith("application/json"):
                 sink.put([chunk_of_answer(endpoint, await exchange.whole(), operation)])
             else:
                 await answer.read(exchange)

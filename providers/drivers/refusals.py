@@ -12,6 +12,7 @@ from providers.errors import (
     UpstreamInvalid,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    UpstreamRedirect,
     UpstreamRejected,
 )
 from providers.retry_after import retry_after
@@ -33,8 +34,17 @@ STATUS_OF_WORD = {
     "overloaded_error": 503,
     "server_is_overloaded": 503,
 }
-# Gemini and xAI answer 400 to a wrong key.
-WRONG_KEY = re.compile(r"API_KEY_INVALID|(incorrect|invalid) api key|api key not valid", re.IGNORECASE)
+# Gemini and xAI answer 400 to a wrong key. Believed is a code, or how a message begins: further on it may
+# repeat the caller's words.
+WRONG_KEY = re.compile(r"(incorrect|invalid) api key|api key not valid", re.IGNORECASE)
+WRONG_KEY_CODES = frozenset(
+    ("invalid_api_key", "incorrect_api_key", "api_key_invalid", "authentication_error")
+)
+# A 403 that is about what was asked, or from where, and not about the key (nor the policies of its account).
+FORBIDDEN_REQUEST = re.compile(
+    r"moderat|flagged|(?<!based )(?<![a-z])polic(?:y|ies)|(?<![a-z])(?:region|country|content)(?![a-z])",
+    re.IGNORECASE,
+)
 KEY_LIKE = re.compile(
     r"\bBearer\s+\S+|\b(?:sk|pk|rk|gsk|xai|pplx|csk|fw|tgp|hf|key)[-_][\w*.-]{8,}|\bAIza[\w*-]{16,}|\S*\*{3,}\S*"
 )
@@ -54,9 +64,10 @@ def refusal(endpoint: Endpoint, status: int, raw: bytes, headers: Mapping[str, s
     """The exception for an answer with an error status."""
     name = endpoint.provider
     if 300 <= status < 400:
-        return UpstreamInvalid(
+        return UpstreamRedirect(
             f"provider {name} answered with a redirect ({status}); redirects are not followed. "
             "Set its base URL to the final address.",
+            status=status,
             provider=name,
         )
     return _refusal(endpoint, status, _words(_parsed(raw)), retry_after(headers))
@@ -75,7 +86,7 @@ def error_inside(endpoint: Endpoint, payload: Any) -> UpstreamError:
 
 def _refusal(endpoint: Endpoint, status: int, words: Words, wait: float | None) -> UpstreamError:
     name = endpoint.provider
-    if status in (401, 403) or (status == 400 and WRONG_KEY.search(words.message)):
+    if _is_of_the_key(status, words):
         # Never the upstream's own words: they often repeat the key.
         return UpstreamAuthError(
             f"provider {name} does not accept our key ({status})", status=status, provider=name
@@ -97,6 +108,15 @@ def _refusal(endpoint: Endpoint, status: int, words: Words, wait: float | None) 
         retry_after=wait,
         provider=name,
     )
+
+
+def _is_of_the_key(status: int, words: Words) -> bool:
+    """Whether the upstream refuses our key, and not the request."""
+    if status not in (400, 403):
+        return status == 401
+    if (words.code or "").lower() in WRONG_KEY_CODES or WRONG_KEY.match(words.message.lstrip()):
+        return True
+    return status == 403 and not FORBIDDEN_REQUEST.search(f"{words.code or ''} {words.message}")
 
 
 def redact(text: str, endpoint: Endpoint) -> str:
@@ -138,15 +158,19 @@ def _words_of(error: Mapping[str, Any]) -> Words:
     message = next(
         (text for name in ("message", "detail", "msg", "error") if (text := _text(error.get(name)))), ""
     )
-    if WRONG_KEY.search(_text(error.get("details"))):
-        message = f"API key not valid. {message}"
-    code = next(
-        (word for name in ("code", "type", "status") if isinstance(word := error.get(name), str)), None
-    )
+    names = [_google_reason(error.get("details")), *(error.get(name) for name in ("code", "type", "status"))]
+    code = next((word for word in names if isinstance(word, str)), None)
     param = error.get("param")
     return Words(
         message, code and code[:100], param[:200] if isinstance(param, str) else None, _status(error)
     )
+
+
+def _google_reason(details: Any) -> str | None:
+    """How Google tells of a wrong key: its status is that of any bad request."""
+    items = details if isinstance(details, list) else ()
+    wrong = any(isinstance(item, Mapping) and item.get("reason") == "API_KEY_INVALID" for item in items)
+    return "API_KEY_INVALID" if wrong else None
 
 
 def _status(error: Mapping[str, Any]) -> int | None:

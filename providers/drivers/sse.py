@@ -6,7 +6,7 @@ One difference: an event that the stream's end leaves without its blank line is 
 
 from typing import NamedTuple
 
-from providers.errors import UpstreamInvalid
+from providers.errors import UpstreamTooLarge
 
 BOM = b"\xef\xbb\xbf"
 
@@ -35,7 +35,7 @@ class SSEParser:
         self._too_long = False  # the line whose end has not come is
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes. Raises UpstreamInvalid for a line or an event over the cap."""
+        """The events that `data` completes. Raises UpstreamTooLarge for a line or an event over the cap."""
         whole = self._clean and data.endswith(b"\n\n") and len(data) <= self.max_line_bytes
         if whole and (plain := _plain(data)):
             return [Event("message", line[6:], self._id) for line in plain]
@@ -119,8 +119,8 @@ class SSEParser:
         elif name == b"id" and "\0" not in text:
             self._id = text
 
-    def _over_cap(self) -> UpstreamInvalid:
-        return UpstreamInvalid(f"the upstream sent an event of more than {self.max_line_bytes:,} bytes")
+    def _over_cap(self) -> UpstreamTooLarge:
+        return UpstreamTooLarge(f"the upstream sent an event of more than {self.max_line_bytes:,} bytes")
 
 
 def _plain(data: bytes) -> list[bytes]:

@@ -8,11 +8,13 @@ from providers.drivers.base import Sink
 from providers.drivers.chunks import begins, chunk_of, invalid, open_choices
 from providers.drivers.exchange import Exchange
 from providers.drivers.sse import Event, SSEParser
+from providers.drivers.usage import falls_behind
 from providers.drivers.wire import timed_out
 from providers.errors import UpstreamError, UpstreamInvalid, UpstreamTruncated
-from providers.types import Endpoint, StreamChunk
+from providers.types import Endpoint, StreamChunk, Usage
 
 DONE = b"[DONE]"
+SHORT = 16  # bytes: an event below it may be [DONE] with spaces around it
 HELD_CHUNKS = 1000  # without content, held back at most while it is open whether the answer is an error
 LINGER_SECONDS = 0.02  # for the end of the body after [DONE], so that the connection can be used again
 
@@ -21,18 +23,21 @@ class Stream:
     """Chunks before the first content are held back: an answer that turns out to be an error has not begun.
 
     `first_by` and `deadline` are loop times. Silence is measured between events: comments and pings are none.
+    `asked`: how many answers (choices) there must be.
     """
 
-    def __init__(self, endpoint: Endpoint, sink: Sink, deadline: float) -> None:
+    def __init__(self, endpoint: Endpoint, sink: Sink, deadline: float, asked: int = 1) -> None:
         self.endpoint = endpoint
         self.sink = sink
         self.deadline = deadline
+        self.asked = asked
         self._loop = asyncio.get_running_loop()
         self.first_by = self._loop.time() + endpoint.timeouts.first_token
         self._parser = SSEParser()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._begun = False
         self._choices: dict[object, bool] = {}  # by index: whether its finish_reason was seen
+        self._usage: Usage | None = None  # the last that can be
         self._held: list[StreamChunk] = []
         self._heard_at = 0.0  # loop time of the last event
         self._look: asyncio.TimerHandle | None = None
@@ -58,7 +63,8 @@ class Stream:
 
     @property
     def _finished(self) -> bool:
-        return bool(self._choices) and all(self._choices.values())
+        """Without a [DONE]: every answer that was asked for has its end."""
+        return len(self._choices) >= self.asked and all(self._choices.values())
 
     # --- where the bytes arrive
 
@@ -101,15 +107,19 @@ class Stream:
             for event in events:
                 if not event.data or event.event == "ping":
                     continue
-                if event.data == DONE:
+                if len(event.data) < SHORT and event.data.strip() == DONE:
                     self._done()
                     return
-                self._add(chunk_of(self.endpoint, event.data, event=event.event))
+                chunk = chunk_of(self.endpoint, event.data, event=event.event)
+                if chunk is not None:
+                    self._add(chunk)
         finally:
             if self._begun and self._held:
                 self._bring()
 
     def _add(self, chunk: StreamChunk) -> None:
+        if chunk.usage is not None:
+            chunk = self._weighed(chunk)
         self._held.append(chunk)
         goes_on = chunk.content and not chunk.finish_reason and len(chunk.body["choices"]) == 1
         if self._begun and goes_on and 0 in self._choices:
@@ -117,6 +127,14 @@ class Stream:
         open_choices(chunk, self._choices)
         if not self._begun and (begins(chunk) or len(self._held) >= HELD_CHUNKS):
             self._begin()
+
+    def _weighed(self, chunk: StreamChunk) -> StreamChunk:
+        """A chunk whose usage is not less than what was told before."""
+        usage = chunk.usage
+        if usage is not None and self._usage is not None and falls_behind(usage, self._usage):
+            return chunk._replace(usage=None, usage_anomaly=True)
+        self._usage = usage
+        return chunk
 
     def _begin(self) -> None:
         self._begun = True

@@ -73,6 +73,16 @@ def usage_of(body: Mapping[str, Any]) -> ParsedUsage:
     return parse_usage(body.get("usageMetadata") if raw is None else raw)
 
 
+def falls_behind(later: Usage, earlier: Usage) -> bool:
+    """Whether a later total of the same answer cannot be: totals never shrink, nor become nothing.
+
+    Before it has begun to count its output an upstream may still correct its prompt.
+    """
+    if not later.total or later.completion < earlier.completion:
+        return True
+    return bool(earlier.completion) and later.total < earlier.total
+
+
 def _usage(raw: Mapping[str, Any]) -> Usage | None:
     if "input_tokens" in raw and "prompt_tokens" not in raw:
         return _anthropic(raw)

@@ -28,7 +28,7 @@ parts = st.integers(0, 10**6)
 
 @given(whole_prices, counts, counts, st.tuples(parts, parts, parts, parts, parts))
 def test_prices_of_whole_nano_dollars_come_to_the_same_as_their_lines(
-    price: Price, text: int, answer: int, of: tuple[int, ...]
+    price: Price, text: int, answer: int, of: tuple[int, int, int, int, int]
 ) -> None:
     cached, written, reasoning, heard, spoken = of
     usage = Usage(text + cached + written + heard, answer + reasoning + spoken, *of)

@@ -1,6 +1,5 @@
 """What providers' own headers say about their limits."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +9,7 @@ from pytest_django import Settings
 
 from providers import rate_limits
 from providers.types import RateLimit, RateLimits
+from tests.waiting import eventually
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -105,8 +105,6 @@ def test_another_process_learns_it_through_the_shared_cache(
     monkeypatch.setattr(rate_limits, "MIRROR_SECONDS", 0.05)
     for remaining in ("3", "2", "1"):
         rate_limits.remember("a", {"x-ratelimit-remaining-requests": remaining})
-    deadline = time.monotonic() + 5
-    while rate_limits._mirror is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert eventually(lambda: rate_limits._mirror is None, seconds=5)
     rate_limits.forget()  # as in a process that has called nobody
     assert rate_limits.last("a") == RateLimits(RateLimit(None, 1, None), None)

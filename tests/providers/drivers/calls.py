@@ -32,7 +32,7 @@ from tests.fakes import (
 KEY = "sk-canary-0123456789abcdefghij"
 BODY = {"model": "public", "messages": [{"role": "user", "content": "Hi"}]}
 PATIENT = Timeouts(connect=5, first_token=5, idle=5, total=10)
-FAST = Timeouts(connect=0.3, first_token=0.3, idle=0.3, total=5)  # for tests of the deadlines
+FAST = Timeouts(connect=0.5, first_token=0.5, idle=0.5, total=10)  # for tests of the deadlines
 
 
 def target(where: FakeUpstream | str, **changes: Any) -> Target:

@@ -10,6 +10,7 @@ from providers.errors import (
     UpstreamInvalid,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    UpstreamRedirect,
     UpstreamRejected,
 )
 from tests.fakes import (
@@ -101,6 +102,81 @@ async def test_a_wrong_key_behind_a_400_is_an_auth_error(upstream: FakeUpstream)
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {"error": {"message": "no", "code": "invalid_api_key"}},
+        {"error": {"message": "no", "code": "API_KEY_INVALID"}},
+        {"error": {"message": "no", "type": "authentication_error"}},
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***."},
+        {
+            "error": {
+                "code": 400,
+                "message": "API key not valid. Please pass one.",
+                "status": "INVALID_ARGUMENT",
+            }
+        },
+        "Invalid API key",
+    ],
+)
+async def test_so_are_its_codes_and_messages_that_begin_so(upstream: FakeUpstream, said: Any) -> None:
+    upstream.refuses(400, said)
+    with pytest.raises(UpstreamAuthError):
+        await complete(upstream)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"error": {"message": "Invalid value: 'incorrect api key'", "code": "invalid_value"}},
+        {"error": {"message": "'incorrect api key' is no role"}},
+        {"error": {"message": "Unknown tool API_KEY_INVALID", "code": "invalid_value"}},
+        {"error": {"message": "bad", "details": [{"description": "API_KEY_INVALID: api key not valid"}]}},
+        {"error": {"message": "bad", "details": "of invalid api key"}},
+        {"detail": [{"msg": "invalid api key", "input": "incorrect api key"}]},
+    ],
+)
+async def test_a_400_that_repeats_the_callers_words_is_not(upstream: FakeUpstream, said: Any) -> None:
+    upstream.refuses(400, said)
+    with pytest.raises(UpstreamRejected) as caught:
+        await complete(upstream)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Your input was flagged: this model requires moderation", None),
+        ("Blocked", "content_policy_violation"),
+        ("Country, region, or territory not supported", "unsupported_country_region_territory"),
+        ("Violates our usage policies.", None),
+        ("Blocked", "moderation_blocked"),
+    ],
+)
+async def test_a_403_that_is_about_the_request_is_told_in_its_own_words(
+    upstream: FakeUpstream, message: str, code: str | None
+) -> None:
+    upstream.refuses(403, {"error": {"message": message, "code": code}})
+    with pytest.raises(UpstreamRejected) as caught:
+        await complete(upstream)
+    assert (caught.value.status, caught.value.message, caught.value.code) == (403, message, code)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "Not authorized, because no identity-based policy allows it", "code": "permission_error"},
+        {"message": "Invalid API key for content generation"},
+        {"message": "This region", "code": "invalid_api_key"},
+        {"message": "Project does not have access"},
+    ],
+)
+async def test_a_403_that_is_about_the_key_is_an_auth_error(upstream: FakeUpstream, said: Any) -> None:
+    upstream.refuses(403, {"error": said})
+    with pytest.raises(UpstreamAuthError):
+        await complete(upstream)
+
+
+@pytest.mark.parametrize(
     ("header", "seconds"),
     [
         ("7", 7),
@@ -122,7 +198,7 @@ async def test_retry_after_is_read_and_capped(
 
 async def test_redirects_are_not_followed(upstream: FakeUpstream) -> None:
     upstream.refuses(307, "", headers={"location": f"{upstream.url}/elsewhere"})
-    with pytest.raises(UpstreamInvalid, match="redirects are not followed"):
+    with pytest.raises(UpstreamRedirect, match="redirects are not followed"):
         await complete(upstream)
     assert len(upstream.requests) == 1
 

@@ -83,3 +83,27 @@ async def test_groq_puts_usage_elsewhere(upstream: FakeUpstream) -> None:
     upstream.events(chunk({"content": "a"}), chunk({}, "stop", x_groq={"usage": USAGE}), "[DONE]")
     chunks, _ = await stream(upstream)
     assert chunks[-1].usage == Usage(prompt=9, completion=3)
+
+
+@pytest.mark.parametrize(
+    ("later", "believed"),
+    [
+        (Usage(9, 3), False),
+        (Usage(9, 5), False),
+        (Usage(0, 0), False),
+        (Usage(9, 0), False),
+        (Usage(2, 7), False),
+        (Usage(9, 7), True),
+        (Usage(10, 8), True),
+    ],
+)
+async def test_a_total_never_shrinks(upstream: FakeUpstream, later: Usage, believed: bool) -> None:
+    totals = [
+        {"prompt_tokens": one.prompt, "completion_tokens": one.completion, "total_tokens": one.total}
+        for one in (Usage(20, 0), Usage(9, 6), later)
+    ]
+    upstream.events(chunk({"content": "a"}), *[chunk(None, usage=one) for one in totals], "[DONE]")
+    chunks, error = await stream(upstream)
+    assert error is None
+    assert [one.usage for one in chunks[1:]] == [Usage(20, 0), Usage(9, 6), later if believed else None]
+    assert chunks[-1].usage_anomaly is not believed
