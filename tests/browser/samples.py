@@ -4,6 +4,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from tests.browser.cached import sample_answers
+
 USER = "ada"
 PASSWORD = "a password for pictures"
 
@@ -34,6 +36,7 @@ def sample_rows() -> dict[str, str]:
     month, users = _budgets(project, key)
     told = _told_call(project, key, good)
     _rollups(project, key)
+    answers = sample_answers(project, key)
     assert LLMProvider.objects.count() == 3
     return {
         "provider": f"/admin/providers/llmprovider/{good.pk}/change/",
@@ -55,6 +58,7 @@ def sample_rows() -> dict[str, str]:
         "call-failed": f"/admin/completions/completion/{calls[1]}/change/",
         "call-told": f"/admin/completions/completion/{told}/change/",
         "call-erase": f"/admin/completions/completion/{told}/erase_content/",
+        **answers,
     }
 
 
@@ -206,6 +210,8 @@ def _rollups(project: Any, key: Any) -> None:
                     prompt_tokens=calls * 1200, completion_tokens=calls * 300,
                     cost_nano_usd=calls * 4_312_345 // (number + 1) if name != "qwen3-32b" else 0,
                     latency_ms=calls * 900,
+                    cached_calls=calls * (number % 4) // 5,
+                    saved_nano_usd=calls * (number % 4) // 5 * 3_912_345 // (number + 1),
                 )
             )  # fmt: skip
     UsageRollup.objects.bulk_create(rows)

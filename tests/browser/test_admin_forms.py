@@ -77,7 +77,7 @@ def test_a_new_key_can_be_copied_and_makes_the_first_call(admin_page: OpenAdmin,
         page.click("[name=_save]")
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_hub.url)
         page.click("[data-copy=full-key]")
-        page.wait_for_selector("text=Copied")
+        page.wait_for_selector('text="Copied"')  # and not: I have copied it
         key = page.evaluate("navigator.clipboard.readText()")
         answer = page.request.post(
             "/api/completions/",
