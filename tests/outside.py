@@ -1,16 +1,20 @@
 """The services outside the process that some tests need: where they are, and why one cannot be used.
 
-`python -m tests.outside postgres redis browser` says what is missing and exits 1 if anything is.
+`python -m tests.outside postgres redis browser node` says what is missing and exits 1 if anything is.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 TEST_DATABASE_URL = os.environ.get("TEST_DATABASE_URL", "postgres://postgres@127.0.0.1:5432/postgres")
 TEST_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/15")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+NODE = os.environ.get("NODE", "node")
+NODE_CLIENTS = Path(__file__).resolve().parent / "clients" / "node"
 
 
 @cache
@@ -45,10 +49,20 @@ def browser_problem() -> str:
     return "" if os.access(CHROMIUM, os.X_OK) else f"no browser at CHROMIUM={CHROMIUM}"
 
 
+def node_problem() -> str:
+    """Why the clients of tests/clients/node cannot be run here; empty when they can."""
+    if shutil.which(NODE) is None:
+        return f"no Node.js at NODE={NODE}"
+    if not (NODE_CLIENTS / "node_modules" / ".package-lock.json").is_file():
+        return "the clients of tests/clients/node are not installed: run npm ci there"
+    return ""
+
+
 PROBLEMS: dict[str, Callable[[], str]] = {
     "postgres": postgres_problem,
     "redis": redis_problem,
     "browser": browser_problem,
+    "node": node_problem,
 }
 
 
