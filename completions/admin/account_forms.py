@@ -8,7 +8,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from completions.models import ApiKey, Budget
 from completions.models.budgets import default_thresholds
-from providers.admin.forms import KeyInput
+from providers.admin.forms import KeyInput, name_the_default
 
 
 class NamesField(forms.CharField):
@@ -59,8 +59,13 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg] # not subscriptable at
         model = ApiKey
         fields = (
             "project", "name", "expires_at", "allowed_models", "requests_per_minute", "tokens_per_minute",
-            "concurrent_calls", "log_content",
+            "concurrent_calls", "log_content", "cache_mode",
         )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "cache_mode" in self.fields:
+            name_the_default(self.fields["cache_mode"], "As the model says")
 
 
 class BudgetForm(forms.ModelForm):  # type: ignore[type-arg] # not subscriptable at run time

@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from completions.models import Attempt, Completion, State
@@ -13,6 +15,7 @@ from providers.types import NANO
 
 STATE_KINDS = {
     State.OK: "success",
+    State.COALESCED: "success",
     State.RUNNING: "info",
     State.CANCELLED: "warning",
     State.CLIENT_GONE: "warning",
@@ -28,6 +31,24 @@ def state_badge(row: Completion | Attempt) -> SafeString:
 
 def exact_dollars(nano: int) -> str:
     return dollars(Decimal(nano) / NANO)
+
+
+def rounded_dollars(nano: int) -> str:
+    """To the cent from a dollar on, else to three digits that count: what a sum is read for."""
+    amount = Decimal(nano) / NANO
+    digits = 2 if abs(amount) >= 1 or not amount else 2 - amount.adjusted()
+    return dollars(round(amount, max(digits, 2)))
+
+
+def sum_dollars(nano: int) -> str:
+    """`rounded_dollars`, and the exact amount under the pointer where it is another."""
+    exact, rounded = exact_dollars(nano), rounded_dollars(nano)
+    return rounded if rounded == exact else format_html('<span title="{}">{}</span>', exact, rounded)
+
+
+def sum_tile(name: str, nano: int, **rest: Any) -> dict[str, Any]:
+    """A page's figure in large: a name and a sum."""
+    return {"name": name, "value": rounded_dollars(nano), "exact": exact_dollars(nano), **rest}
 
 
 def signed_dollars(nano: int) -> str:

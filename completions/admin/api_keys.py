@@ -93,7 +93,7 @@ class ApiKeyAdmin(HubModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         asked = (None, {"fields": ["project", "name", "expires_at"]})
         limits = ("requests_per_minute", "tokens_per_minute", "concurrent_calls")
-        may = ("What it may do", {"fields": ["allowed_models", limits, "log_content"]})
+        may = ("What it may do", {"fields": ["allowed_models", limits, ("log_content", "cache_mode")]})
         if obj is None:
             return [asked, may]
         shown: list[Any] = [("ends_in", "public_id"), ("state", "last_used_at"), ("created_at", "revoked_at")]

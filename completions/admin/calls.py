@@ -8,21 +8,24 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.utils.safestring import SafeString
 from unfold.enums import ActionVariant
 
 from completions import arithmetic, repricing
-from completions.admin import call_page, spend, unpriced
+from completions.admin import caching, call_page, compare_page, running_calls, spend, unpriced
 from completions.admin.amounts import exact_dollars, milliseconds, state_badge, to_the_second
-from completions.content import Scope, erase
+from completions.admin.caching import CacheFilter
+from completions.cache.erasing import erase
+from completions.content import Scope
+from completions.errors import UnavailableError
 from completions.ids import first_id
-from completions.models import Completion
-from providers.admin.base import HubModelAdmin, InfinitePaginator, badge, detail_action
+from completions.models import Completion, State
+from providers.admin.base import InfinitePaginator, ShownModelAdmin, badge, detail_action
 
 MOST_ERASED = 1000  # calls at once; `manage.py erase_content` has no such bound
 
@@ -32,7 +35,9 @@ def cost_badge(call: Completion) -> SafeString | str:
     cost = arithmetic.current_cost(call)
     if cost is not None:
         return exact_dollars(cost)
-    return "-" if call.prompt_tokens is None else badge("warning", "Unpriced")
+    if call.prompt_tokens is None or call.state == State.RUNNING:
+        return "-"
+    return badge("warning", "Unpriced")
 
 
 class PeriodFilter(admin.SimpleListFilter):
@@ -113,9 +118,11 @@ def _midnight(day: date) -> datetime:
 
 
 @admin.register(Completion)
-class CompletionAdmin(HubModelAdmin):
-    list_display = ("time", "project", "named", "answered_by", "outcome", "tokens", "cost", "latency", "key")
-    list_filter = (PeriodFilter, DayRangeFilter, "project", "provider", "state", PriceFilter)
+class CompletionAdmin(ShownModelAdmin):
+    list_display = (
+        "time", "project", "named", "answered_by", "outcome", "cached", "tokens", "cost", "latency", "key",
+    )  # fmt: skip
+    list_filter = (PeriodFilter, DayRangeFilter, "project", "provider", "state", CacheFilter, PriceFilter)
     list_select_related = ("project", "api_key")
     list_fullwidth = True
     show_full_result_count = False
@@ -124,13 +131,13 @@ class CompletionAdmin(HubModelAdmin):
     sortable_by = ()
     search_fields = ("id",)
     search_help_text = "Exact id or request id"
-    actions = ("erase_selected",)
+    actions = ("compare_selected", "erase_selected")
     actions_detail = ("erase_content",)
     change_form_outer_after_template = "admin/completions/completion/below.html"
     fieldsets = (
         (None, {"fields": [("outcome", "finish_reason"), ("id", "request_id"), "error"]}),
         ("Who asked", {"fields": [("project", "api_key"), ("user", "end_user"), ("surface", "shape")]}),
-        ("What answered", {"fields": [("requested_model", "model"), ("provider", "attempts")]}),
+        ("What answered", {"fields": [("requested_model", "model"), ("provider", "attempts"), "cache_told"]}),
         (
             "Tokens",
             {
@@ -141,7 +148,7 @@ class CompletionAdmin(HubModelAdmin):
                 ]
             },
         ),
-        ("Cost", {"fields": [("cost", "price_source")]}),
+        ("Cost", {"fields": [("cost", "price_source"), "saved"]}),
         ("Time", {"fields": [("time", "finished"), ("first_token", "latency")]}),
     )
 
@@ -156,34 +163,24 @@ class CompletionAdmin(HubModelAdmin):
         pages = [
             path("spend/", self.admin_site.admin_view(spend.page), name="completions_spend"),
             path("spend.csv", self.admin_site.admin_view(spend.csv), name="completions_spend_csv"),
+            path("running/", self.admin_site.admin_view(running_calls.page), name="completions_running"),
+            path(
+                "running/rows/",
+                self.admin_site.admin_view(running_calls.rows),
+                name="completions_running_rows",
+            ),
+            path(
+                "running/<uuid:call_id>/cancel/",
+                self.admin_site.admin_view(running_calls.cancel),
+                name="completions_running_cancel",
+            ),
             path("unpriced/", self.admin_site.admin_view(unpriced.page), name="completions_unpriced"),
+            path("compare/", self.admin_site.admin_view(compare_page.page), name="completions_compare"),
         ]
         return [*pages, *super().get_urls()]
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> HttpResponse:
-        call = (
-            self.get_object(request, object_id) if object_id and self.has_view_permission(request) else None
-        )
-        below = call_page.below(request, call) if call else {}
-        answer: HttpResponse = super().changeform_view(
-            request, object_id, form_url, {**(extra_context or {}), **below}
-        )
-        return answer
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def below(self, request: HttpRequest, row: Completion) -> dict[str, Any]:
+        return call_page.below(request, row)
 
     def has_erase_content_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         return bool(request.user.has_perm("completions.delete_completioncontent"))
@@ -193,13 +190,27 @@ class CompletionAdmin(HubModelAdmin):
     )
     def erase_content(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def run(call: Completion) -> tuple[int, str]:
-            if not erase(Scope(completions=[call.pk])):
+            try:
+                erased = erase(Scope(completions=[call.pk]))
+            except UnavailableError as error:
+                return messages.ERROR, f"Nothing was erased. {error}"
+            if not any(erased):
                 return messages.INFO, "There was no content: never written, expired or erased."
             self.log_change(request, call, "Erased the content.")
-            return messages.SUCCESS, "The prompt and the answer are erased. Tokens and cost stay."
+            cached = " So is its cached answer." if erased.answers else ""
+            return messages.SUCCESS, f"The prompt and the answer are erased. Tokens and cost stay.{cached}"
 
         question = "Erase the prompt and the answer of this call, for good? Tokens and cost stay."
         return self.ask_or_run(request, object_id, question, run)
+
+    @admin.action(description="Compare two selected calls (why was it a miss?)", permissions=["view"])
+    def compare_selected(self, request: HttpRequest, chosen: QuerySet[Completion]) -> HttpResponse | None:
+        ids = list(chosen.order_by("-id").values_list("pk", flat=True)[:3])
+        if len(ids) not in (1, 2):
+            messages.warning(request, "Choose two calls; or one, to compare it with the one most like it.")
+            return None
+        query = "&".join(f"{name}={pk}" for name, pk in zip("ab", ids, strict=False))
+        return HttpResponseRedirect(f"{reverse('admin:completions_compare')}?{query}")
 
     @admin.action(description="Erase content of selected calls", permissions=["erase_content"])
     def erase_selected(self, request: HttpRequest, chosen: QuerySet[Completion]) -> HttpResponse | None:
@@ -216,9 +227,16 @@ class CompletionAdmin(HubModelAdmin):
                 request, "admin/completions/completion/erase.html", self._erasing(request, ids)
             )
         calls = Completion.objects.filter(pk__in=ids)
-        erased = erase(Scope(completions=ids))
+        try:
+            erased = erase(Scope(completions=ids))
+        except UnavailableError as error:
+            messages.error(request, f"Erased, but not from the cache: {error}")
+            return None
         LogEntry.objects.log_actions(request.user.pk or 0, calls, CHANGE, "Erased the content.")
-        messages.success(request, f"Erased the content of {erased} calls. Tokens and cost stay.")
+        cached = f" With them went {erased.answers} cached answers." if erased.answers else ""
+        messages.success(
+            request, f"Erased the content of {erased.contents} calls. Tokens and cost stay.{cached}"
+        )
         return None
 
     def _erasing(self, request: HttpRequest, ids: list[uuid.UUID]) -> dict[str, Any]:
@@ -271,6 +289,18 @@ class CompletionAdmin(HubModelAdmin):
     @admin.display(description="State")
     def outcome(self, call: Completion) -> SafeString:
         return state_badge(call)
+
+    @admin.display(description="Cache")
+    def cached(self, call: Completion) -> SafeString | str:
+        return caching.cache_badge(call)
+
+    @admin.display(description="Cache")
+    def cache_told(self, call: Completion) -> SafeString:
+        return caching.told(call)
+
+    @admin.display(description="Saved by the cache")
+    def saved(self, call: Completion) -> str:
+        return exact_dollars(call.saved_nano_usd) if call.saved_nano_usd else "-"
 
     @admin.display(description="Error")
     def error(self, call: Completion) -> str:

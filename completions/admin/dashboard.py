@@ -4,8 +4,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from completions import first_steps
-from completions.admin.amounts import exact_dollars, milliseconds, state_badge
+from completions import first_steps, underway
+from completions.admin.amounts import milliseconds, rounded_dollars, state_badge, sum_tile
 from completions.admin.calls import cost_badge
 from completions.models import Completion
 from providers.admin.llm_providers import health_badge, key_badge
@@ -32,6 +32,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         context["calls"] = [_call_line(row) for row in newest]
         context["day"] = day = first_steps.last_day()
         context["tiles"] = _tiles(day)
+        context["running"] = underway.count()
     return context
 
 
@@ -40,12 +41,13 @@ def _tiles(day: first_steps.Day) -> list[dict[str, Any]]:
         {"name": "Calls", "value": f"{day.calls:,}"},
         {"name": "Failed", "value": f"{day.failed:,}", "bad": day.failed},
         {"name": "Tokens", "value": f"{day.tokens:,}"},
-        {
-            "name": "Spend",
-            "url": "admin:completions_spend",
-            "value": exact_dollars(day.cost_nano_usd),
-            "unpriced": day.unpriced,
-        },
+        sum_tile(
+            "Spend",
+            day.cost_nano_usd,
+            url="admin:completions_spend",
+            unpriced=day.unpriced,
+            note=f"{rounded_dollars(day.saved_nano_usd)} saved by the cache" if day.saved_nano_usd else "",
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ Group = tuple[str, tuple[tuple[str, str, str, str], ...]]
 
 # Group, then title, icon, URL name or path, permission (empty: every member of staff).
 GROUPS: tuple[Group, ...] = (
-    ("", (("Dashboard", "dashboard", "admin:index", ""),)),
+    ("", (("Dashboard", "dashboard", "admin:index", ""), ("Playground", "forum", "playground", ""))),
     (
         "What we can call",
         (
@@ -39,6 +39,13 @@ GROUPS: tuple[Group, ...] = (
                 "receipt_long",
                 "admin:completions_completion_changelist",
                 "completions.view_completion",
+            ),
+            ("Running now", "pending", "admin:completions_running", "completions.view_completion"),
+            (
+                "Cached responses",
+                "cached",
+                "admin:completions_cachedresponse_changelist",
+                "completions.view_cachedresponse",
             ),
         ),
     ),

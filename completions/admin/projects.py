@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -10,7 +10,8 @@ from django.utils.safestring import SafeString
 
 from completions.admin.api_keys import state_badge
 from completions.admin.budgets import BudgetInline, new_budget_url
-from completions.models import ApiKey, Budget, Project
+from completions.errors import UnavailableError
+from completions.models import ApiKey, Budget, CachedResponse, Project
 from providers.admin.base import HubModelAdmin, ReadOnlyInline, detail_action
 
 
@@ -38,7 +39,10 @@ class ProjectAdmin(HubModelAdmin):
     search_fields = ("slug", "name")
     autocomplete_fields = ("members",)
     actions_detail = ("new_key", "new_budget")
-    fieldsets = ((None, {"fields": [("name", "slug"), "members", ("time_zone", "content_days"), "enabled"]}),)
+    fieldsets = (
+        (None, {"fields": [("name", "slug"), "members", ("time_zone", "content_days"), "enabled"]}),
+        ("Cache", {"fields": [("cache_scope", "cache_group")]}),
+    )
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, tuple[str, ...]]:
         return {} if obj else {"slug": ("name",)}
@@ -52,8 +56,28 @@ class ProjectAdmin(HubModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        # Keys and charged budgets are not deleted by themselves, but with a project that paid for nothing.
-        return to_delete, counts, lacking - {ApiKey._meta.verbose_name, Budget._meta.verbose_name}, protected
+        # They are not deleted by themselves on their pages, but with a project that paid for nothing.
+        with_it = {model._meta.verbose_name for model in (ApiKey, Budget, CachedResponse)}
+        return to_delete, counts, lacking - with_it, protected
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            deleted: HttpResponse = super().delete_view(request, *args, **kwargs)
+            return deleted
+        except UnavailableError as error:
+            return self._kept(request, error)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            shown: HttpResponse = super().changelist_view(request, *args, **kwargs)
+            return shown
+        except UnavailableError as error:
+            return self._kept(request, error)
+
+    def _kept(self, request: HttpRequest, error: UnavailableError) -> HttpResponse:
+        """Answers that cannot be forgotten now would be given again: their project stays as well."""
+        messages.error(request, f"Nothing was deleted. {error}")
+        return HttpResponseRedirect(request.get_full_path())
 
     @admin.display(description="Keys in use", ordering="keys_live")
     def live_keys(self, project: Any) -> int:

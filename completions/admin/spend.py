@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from completions.admin.amounts import exact_dollars
+from completions.admin.amounts import exact_dollars, sum_dollars, sum_tile
 from completions.admin.charts import Series, stacked
 from completions.errors import InvalidRequestError
 from completions.models import Project
@@ -28,6 +28,7 @@ from completions.reports import (
     usage_total,
     usage_totals,
 )
+from completions.wording import counted
 from providers.pricing import usd
 
 PERIODS = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "month": "This month", "before": "Last month"}
@@ -35,6 +36,10 @@ BY: dict[Subject, str] = {"model": "Model", "provider": "Provider", "project": "
 COLOURS = 6  # groups with a colour of their own; the rest share one
 MOST_LINES = 20  # of a table
 WIDE, NARROW = (1000, 320), (380, 280)
+WIDE_LOW, NARROW_LOW = (1000, 190), (380, 190)
+CSV_COLUMNS = (
+    "calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_usd", "cached_calls", "saved_usd",
+)  # fmt: skip
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would take the cell for a formula
 
 
@@ -75,13 +80,12 @@ def csv(request: HttpRequest) -> HttpResponse:
         return HttpResponse(str(error), status=400, content_type="text/plain; charset=utf-8")
     text = io.StringIO()
     lines = csv_format.writer(text)
-    lines.writerow(
-        ["day", choice.by, "calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_usd"]
-    )
+    lines.writerow(["day", choice.by, *CSV_COLUMNS])
     for row in rows:
         day = row.bucket.date().isoformat() if row.bucket else ""
         counts = (row.calls, row.unpriced_calls, row.prompt_tokens, row.completion_tokens)
-        lines.writerow([day, _harmless(row.label), *counts, f"{usd(row.cost_nano_usd):f}"])
+        money = (f"{usd(row.cost_nano_usd):f}", row.cached_calls, f"{usd(row.saved_nano_usd):f}")
+        lines.writerow([day, _harmless(row.label), *counts, *money])
     answer = HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="spend-by-{choice.by}-{choice.period}.csv"'
     return answer
@@ -136,14 +140,14 @@ def _figures(choice: Choice) -> dict[str, Any]:
     series = _series(days, usage_totals(question), usage_series(question))
     names = [f"{day:%b} {day.day}" for day in days]
     by_day = {row.bucket.date(): row for row in usage_series(replace(question, group_by=None)) if row.bucket}
+    saved = [by_day[day].saved_nano_usd if day in by_day else 0 for day in days]
     return {
         "tiles": _tiles(whole),
         "unpriced": whole.unpriced_calls,
-        "charts": [
-            {"kind": kind, "shape": stacked(names, series, size, exact_dollars)}
-            for kind, size in (("wide", WIDE), ("narrow", NARROW))
-        ],
+        "charts": _charts(names, series, (WIDE, NARROW)),
         "spent": whole.cost_nano_usd > 0,
+        "saved": whole.saved_nano_usd > 0,
+        "saved_charts": _charts(names, [Series("saved", saved)], (WIDE_LOW, NARROW_LOW)),
         "legend": list(enumerate((one.name for one in series), start=1)),
         "series": series,
         "days": [_day(day, index, series, by_day.get(day)) for index, day in enumerate(days)][::-1],
@@ -152,6 +156,12 @@ def _figures(choice: Choice) -> dict[str, Any]:
         "first": days[0],
         "last": days[-1],
     }
+
+
+def _charts(names: Sequence[str], series: Sequence[Series], sizes: Sequence[tuple[int, int]]) -> list[Any]:
+    """One for wide windows and one for narrow ones; the style sheet shows either."""
+    kinds = zip(("wide", "narrow"), sizes, strict=True)
+    return [{"kind": kind, "shape": stacked(names, series, size, exact_dollars)} for kind, size in kinds]
 
 
 def _series(days: Sequence[date], totals: Iterable[UsageRow], rows: Iterable[UsageRow]) -> list[Series]:
@@ -171,19 +181,30 @@ def _series(days: Sequence[date], totals: Iterable[UsageRow], rows: Iterable[Usa
 
 def _tiles(whole: UsageRow) -> list[dict[str, Any]]:
     return [
-        {"name": "Spend", "value": exact_dollars(whole.cost_nano_usd)},
+        sum_tile("Spend", whole.cost_nano_usd),
         {"name": "Calls", "value": f"{whole.calls:,}"},
         {"name": "Tokens in", "value": f"{whole.prompt_tokens:,}"},
         {"name": "Tokens out", "value": f"{whole.completion_tokens:,}"},
+        sum_tile(
+            "Saved by the cache",
+            whole.saved_nano_usd,
+            note=f"{counted(whole.cached_calls, 'call')}, {_share(whole.cached_calls, whole.calls)} of all",
+        ),
     ]
+
+
+def _share(part: int, whole: int) -> str:
+    thousandths = part * 1000 // whole if whole > 0 else 0
+    return f"{thousandths // 10}.{thousandths % 10} %"
 
 
 def _day(day: date, index: int, series: Sequence[Series], row: UsageRow | None) -> dict[str, Any]:
     return {
         "day": day,
-        "amounts": [exact_dollars(one.values[index]) if one.values[index] else "-" for one in series],
+        "amounts": [sum_dollars(one.values[index]) if one.values[index] else "-" for one in series],
         "calls": f"{row.calls:,}" if row else "0",
-        "cost": exact_dollars(row.cost_nano_usd if row else 0),
+        "cost": sum_dollars(row.cost_nano_usd if row else 0),
+        "saved": sum_dollars(row.saved_nano_usd) if row and row.saved_nano_usd else "-",
     }
 
 
@@ -197,13 +218,13 @@ def _table(choice: Choice, by: Subject, whole: UsageRow) -> dict[str, Any]:
 
 
 def _line(choice: Choice, by: Subject, row: UsageRow, whole: UsageRow) -> dict[str, Any]:
-    share = row.cost_nano_usd * 1000 // whole.cost_nano_usd if whole.cost_nano_usd > 0 else 0
     return {
         "name": row.label or "(none)",
         "url": choice.query(project=row.label) if by == "project" and choice.project is None else "",
         "calls": f"{row.calls:,}",
         "tokens": f"{row.prompt_tokens + row.completion_tokens:,}",
-        "cost": exact_dollars(row.cost_nano_usd),
-        "share": f"{share // 10}.{share % 10} %",
+        "cost": sum_dollars(row.cost_nano_usd),
+        "share": _share(row.cost_nano_usd, whole.cost_nano_usd),
+        "saved": sum_dollars(row.saved_nano_usd) if row.saved_nano_usd else "-",
         "unpriced": row.unpriced_calls,
     }

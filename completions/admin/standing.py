@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
 
 from django.db.models import Count, F, Max, Prefetch, Q, QuerySet
 from django.template.loader import render_to_string
@@ -11,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from completions.admin.amounts import exact_dollars
 from completions.models import Budget, BudgetWindow
-from completions.periods import Period, Span, span_of
+from completions.periods import Span
 from providers.types import NANO
 
 
@@ -49,28 +48,34 @@ class Standing:
 
 def with_open_windows(budgets: QuerySet[Budget]) -> QuerySet[Budget]:
     """The budgets with what `standing` needs of each, in one query more."""
-    now = timezone.now()
-    windows = BudgetWindow.objects.filter(Q(ends_at=None) | Q(ends_at__gt=now), subject="")
+    windows = _open(BudgetWindow.objects.filter(subject=""))
     return budgets.select_related("project", "api_key").prefetch_related(
         Prefetch("windows", queryset=windows, to_attr="open_windows")
     )
 
 
+def _open(windows: QuerySet[BudgetWindow]) -> QuerySet[BudgetWindow]:
+    """Those that have not ended, the one that begins last first."""
+    return windows.filter(Q(ends_at=None) | Q(ends_at__gt=timezone.now())).order_by("-starts_at")
+
+
 def current_span(budget: Budget) -> Span:
-    return span_of(Period(budget.period), timezone.now(), ZoneInfo(budget.project.time_zone))
+    """The period that counts now; of a budget per end user, that of an end user who begins now."""
+    latest = budget.windows.filter(subject="").order_by("-starts_at").first()
+    return budget.present(latest, timezone.now())[0]
 
 
 def standing(budget: Budget) -> Standing:
-    """Where it stands now. A window of another time zone, from before it was changed, does not count."""
-    amount, start = int(budget.amount * NANO), current_span(budget).start
+    """Where it stands now, in the window that the ledger charges."""
+    amount = int(budget.amount * NANO)
     if budget.per_end_user:
-        used = budget.windows.filter(starts_at=start).aggregate(
-            users=Count("pk"), most=Max(F("spent_nano") + F("held_nano"))
+        used = _open(budget.windows.all()).aggregate(
+            users=Count("subject", distinct=True), most=Max(F("spent_nano") + F("held_nano"))
         )
         return Standing(amount, spent=used["most"] or 0, end_users=used["users"])
-    open_windows: Iterable[BudgetWindow] | None = getattr(budget, "open_windows", None)
-    windows = budget.windows.filter(starts_at=start, subject="") if open_windows is None else open_windows
-    window = next((each for each in windows if each.starts_at == start), None)
+    prefetched: Iterable[BudgetWindow] | None = getattr(budget, "open_windows", None)
+    windows = _open(budget.windows.filter(subject="")) if prefetched is None else prefetched
+    _, window = budget.present(next(iter(windows), None), timezone.now())
     return Standing(amount) if window is None else Standing(amount, window.spent_nano, window.held_nano)
 
 

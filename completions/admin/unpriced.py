@@ -14,6 +14,7 @@ from completions import repricing
 from completions.admin.amounts import exact_dollars, to_the_second
 from completions.errors import LLMServiceError
 from completions.repricing import Period, Repricing, Unpriced
+from completions.wording import counted
 
 AT_ONCE = 2000  # calls priced by one click, within seconds; the rest by the next, or by manage.py reprice
 
@@ -59,9 +60,7 @@ def _price(request: HttpRequest) -> HttpResponse:
             added += sum(total.new_nano - total.old_nano for total in totals)
     except LLMServiceError as error:
         messages.error(request, str(error))
-    messages.success(
-        request, f"Priced {changed:,} call{'' if changed == 1 else 's'}: {exact_dollars(added)}."
-    )
+    messages.success(request, f"Priced {counted(changed, 'call')}: {exact_dollars(added)}.")
     return HttpResponseRedirect(reverse("admin:completions_unpriced"))
 
 

@@ -102,7 +102,8 @@ def test_nothing_of_the_hub_itself_or_of_axes_has_a_page() -> None:
     names = {model._meta.label for model in admin.site._registry}
     assert names == {
         "providers.LLMProvider", "providers.LanguageModel", "providers.ModelPrice", "completions.Project",
-        "completions.ApiKey", "completions.Budget", "completions.Completion", "auth.User", "auth.Group",
+        "completions.ApiKey", "completions.Budget", "completions.Completion", "completions.CachedResponse",
+        "auth.User", "auth.Group",
     }  # fmt: skip
 
 

@@ -222,6 +222,13 @@ def test_the_dashboard_adds_up_the_last_day(ada: Client) -> None:
     assert 'id="site-name"' in answer.text
 
 
+def test_the_dashboard_says_what_the_cache_saved_and_calls_no_shared_answer_a_failure(ada: Client) -> None:
+    make_call(state=State.COALESCED, cache="COALESCED", cost_nano_usd=0, saved_nano_usd=12_345)
+    answer = ada.get("/admin/")
+    assert (answer.context["day"].failed, answer.context["day"].saved_nano_usd) == (0, 12_345)
+    assert "$0.0000123 saved by the cache" in answer.text
+
+
 def test_an_empty_hub_says_what_to_do_next(ada: Client) -> None:
     text = ada.get("/admin/").text
     assert "What to do next" in text

@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from completions import ledger
+from completions.admin.amounts import rounded_dollars, sum_dollars
 from completions.admin.charts import Series, stacked, ticks
 from completions.models import Adjustment, UsageRollup
 from completions.repricing import unpriced
@@ -66,10 +67,17 @@ def test_spend_is_shown_by_model_provider_project_and_key(ada: Client) -> None:
     make_sum(project_id=project.pk, api_key_id=key.pk, cost=3 * DOLLAR)
     make_sum(1, project_id=project.pk, model="small", provider_slug="local", cost=DOLLAR + 1)
     page = ada.get(SPEND)
-    assert page.context["tiles"][0]["value"] == "$4.000000001"
-    assert table(page, "Model") == [("gpt-4o", "$3.00", "74.9 %"), ("small", "$1.000000001", "25.0 %")]
-    assert table(page, "Provider") == [("openai", "$3.00", "74.9 %"), ("local", "$1.000000001", "25.0 %")]
-    assert table(page, "Project") == [("web", "$4.000000001", "100.0 %")]
+    assert (tile := page.context["tiles"][0])["value"] == "$4.00"
+    assert tile["exact"] == "$4.000000001"
+    assert table(page, "Model") == [
+        ("gpt-4o", "$3.00", "74.9 %"),
+        ("small", sum_dollars(DOLLAR + 1), "25.0 %"),
+    ]
+    assert table(page, "Provider") == [
+        ("openai", "$3.00", "74.9 %"),
+        ("local", sum_dollars(DOLLAR + 1), "25.0 %"),
+    ]
+    assert table(page, "Project") == [("web", sum_dollars(4 * DOLLAR + 1), "100.0 %")]
     assert table(page, "Key")[0][:2] == (f"checkout (…{key.last4})", "$3.00")
 
 
@@ -105,6 +113,27 @@ def test_the_period_ends_today_or_with_the_last_month(ada: Client) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("nano", "told"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (12_345, "$0.0000123"),
+        (19_280_000, "$0.0193"),
+        (999_600_000, "$1.00"),
+        (DOLLAR + 4_999_999, "$1.00"),
+        (34_619_132_406, "$34.62"),
+        (-2_626_218_098, "-$2.63"),
+    ],
+)
+def test_a_sum_is_told_to_the_cent_or_in_three_digits(nano: int, told: str) -> None:
+    assert rounded_dollars(nano) == told
+
+
+def test_the_exact_sum_is_under_the_pointer() -> None:
+    assert sum_dollars(DOLLAR + 1) == '<span title="$1.000000001">$1.00</span>'
+
+
 def test_more_groups_than_colours_share_the_last_one(ada: Client) -> None:
     for number in range(9):
         make_sum(model=f"model-{number}", cost=(9 - number) * DOLLAR)
@@ -119,6 +148,31 @@ def test_one_project_can_be_looked_at_alone(ada: Client) -> None:
     page = ada.get(SPEND, {"project": "web", "by": "provider"})
     assert page.context["tiles"][0]["value"] == "$1.00"
     assert "project=web" in page.context["csv_query"]
+
+
+def test_what_the_cache_saved_is_shown_in_all_by_day_and_by_group(ada: Client) -> None:
+    make_sum(0, cached_calls=1, saved_nano_usd=3 * DOLLAR)
+    make_sum(1, model="small")
+    page = ada.get(SPEND, {"period": "7d"})
+    tile = page.context["tiles"][-1]
+    assert (tile["name"], tile["value"], tile["note"]) == (
+        "Saved by the cache", "$3.00", "1 call, 25.0 % of all",
+    )  # fmt: skip
+    assert [line["saved"] for line in page.context["days"]] == ["$3.00", *["-"] * 6]
+    models = next(table for table in page.context["tables"] if table["title"] == "Model")
+    assert [(line["name"], line["saved"]) for line in models["lines"]] == [
+        ("gpt-4o", "$3.00"),
+        ("small", "-"),
+    ]
+    today = timezone.localdate()
+    assert f"<title>{today:%b} {today.day}, saved: $3.00</title>" in page.text
+
+
+def test_without_savings_there_is_no_chart_of_them(ada: Client) -> None:
+    make_sum()
+    text = ada.get(SPEND).text
+    assert "Spend per day by model" in text
+    assert "Saved by the cache per day" not in text
 
 
 def test_nothing_spent_is_said_in_words(ada: Client) -> None:
@@ -142,6 +196,7 @@ def test_the_csv_has_a_line_a_day_and_group_and_no_formulas(ada: Client) -> None
     assert dict(zip(head, line, strict=True)) == {
         "day": timezone.localdate().isoformat(), "model": "'=HYPERLINK(1)", "calls": "2",
         "unpriced_calls": "0", "prompt_tokens": "100", "completion_tokens": "10", "cost_usd": "1.000000000",
+        "cached_calls": "0", "saved_usd": "0.000000000",
     }  # fmt: skip
 
 
