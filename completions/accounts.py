@@ -23,7 +23,7 @@ from completions.periods import Period
 from providers import database
 from providers.models import RegistryVersion
 from providers.refresh import Refresh
-from providers.types import NANO
+from providers.types import NANO, CacheMode
 
 VERSION_ROW = 2  # of RegistryVersion; 1 is the providers' own
 CHECK_SECONDS = 0.5
@@ -53,9 +53,12 @@ class ProjectFacts:
     """A project and all of its budgets."""
 
     id: int
+    since: float  # when it was made: with it, an id means the same after a backup was restored
     slug: str
     enabled: bool
     content_days: int
+    cache_scope: str  # of CacheScope
+    cache_group: str  # empty: its answers are its own
     budgets: tuple[BudgetFacts, ...]
 
 
@@ -64,6 +67,7 @@ class KeyFacts:
     """A key as authentication and admission need it."""
 
     id: int
+    since: float  # when it was made
     project_id: int
     public_id: str
     secret_hmac: str = field(repr=False)
@@ -75,6 +79,7 @@ class KeyFacts:
     allowed_models: frozenset[str]  # empty: all
     limits: Limits
     log_content: bool
+    cache_mode: CacheMode
 
 
 class _Known:
@@ -214,9 +219,12 @@ def _load_project(project_id: int) -> ProjectFacts | None:
     budgets = Budget.objects.filter(project=row, enabled=True).select_related("api_key", "project")
     return ProjectFacts(
         id=row.pk,
+        since=row.created_at.timestamp(),
         slug=row.slug,
         enabled=row.enabled,
         content_days=row.content_days,
+        cache_scope=row.cache_scope,
+        cache_group=row.cache_group,
         budgets=tuple(_budget(budget, zone) for budget in budgets.defer("webhook_secret").order_by("pk")),
     )
 
@@ -242,6 +250,7 @@ def _load_key(**which: Any) -> KeyFacts | None:
         return None
     return KeyFacts(
         id=row.pk,
+        since=row.created_at.timestamp(),
         project_id=row.project_id,
         public_id=row.public_id,
         secret_hmac=row.secret_hmac,
@@ -253,4 +262,5 @@ def _load_key(**which: Any) -> KeyFacts | None:
         allowed_models=frozenset(row.allowed_models),
         limits=Limits(row.requests_per_minute, row.tokens_per_minute, row.concurrent_calls),
         log_content=row.log_content,
+        cache_mode=CacheMode(row.cache_mode),
     )

@@ -11,6 +11,7 @@ from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from completions import accounts, budgets, keys, ledger
+from completions.accounts import KeyFacts, ProjectFacts
 from completions.errors import (
     AuthenticationError,
     ModelNotFoundError,
@@ -24,8 +25,7 @@ from completions.types import Call
 from providers import pricing
 from providers.registry import asnapshot
 from providers.types import JSON, Target
-
-ROUGH_BYTES_PER_TOKEN = 4
+from providers.wire_json import output_bound
 
 
 class Admission(NamedTuple):
@@ -36,6 +36,8 @@ class Admission(NamedTuple):
     opening: ledger.Opening
     grant: Grant
     content_days: int  # 0: its content is not kept
+    project: ProjectFacts
+    key: KeyFacts | None
 
 
 async def admission(call: Call, call_id: uuid.UUID) -> Admission:
@@ -59,7 +61,6 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
         targets = _priced(targets, call)
     limits = key.limits if key is not None else Limits()
     target = targets[0]
-    rough = prompt.size // ROUGH_BYTES_PER_TOKEN
     opening = ledger.Opening(
         id=call_id,
         caller=call.caller,
@@ -67,17 +68,18 @@ async def admission(call: Call, call_id: uuid.UUID) -> Admission:
         stream=call.stream,
         end_user=call.end_user,
         claims=claims,
-        hold_nano=budgets.worst_case(targets, prompt.size, call) if claims else 0,
-        prompt_tokens=rough,
+        hold_nano=_hold(targets, prompt, prompt.size, call) if claims else 0,
+        prompt_tokens=prompt.rough,
         provider_slug=target.endpoint.provider,
         model=target.upstream_model,
         prices=pricing.dump(target.price) if target.price else "",
         price_source=target.price.source if target.price else "",
+        operation=call.operation.value,
     )
-    grant = await limiter().acquire(f"key:{call.caller.api_key_id}", limits, rough + _asked_output(call.body))
-    return Admission(
-        targets, prompt, opening, grant, project.content_days if key is None or key.log_content else 0
-    )
+    asked = prompt.rough + _asked_output(call.body)
+    grant = await limiter().acquire(f"key:{call.caller.api_key_id}", limits, asked)
+    days = project.content_days if key is None or key.log_content else 0
+    return Admission(targets, prompt, opening, grant, days, project, key)
 
 
 async def tightened(admitted: Admission, call: Call) -> ledger.Opening | None:
@@ -86,11 +88,18 @@ async def tightened(admitted: Admission, call: Call) -> ledger.Opening | None:
     A token is at least one byte: a prompt's bytes bound what it can cost, for any model and without counting.
     Only where a budget does not cover that, the tokens are counted: it takes as long as all else of a call.
     """
-    count = (await admitted.prompt.acount(admitted.targets[0].upstream_model)).count
-    hold = budgets.worst_case(admitted.targets, count, call)
+    targets, prompt = admitted.targets, admitted.prompt
+    most = await prompt.at_most([target.upstream_model for target in targets])
+    hold = _hold(targets, prompt, most, call)
     if hold >= admitted.opening.hold_nano:
         return None
+    count = (await prompt.acount(targets[0].upstream_model)).count
     return admitted.opening._replace(hold_nano=hold, prompt_tokens=count)
+
+
+def _hold(targets: Sequence[Target], prompt: Prompt, tokens: int, call: Call) -> int:
+    """Nano-dollars, where the prompt has at most `tokens`, but for what it only points at."""
+    return budgets.worst_case(targets, tokens, call, open_ended=prompt.open_ended)
 
 
 async def _candidates(call: Call, prompt: Prompt) -> Sequence[Target]:
@@ -148,5 +157,5 @@ def _priced(targets: Sequence[Target], call: Call) -> Sequence[Target]:
 
 def _asked_output(body: JSON) -> int:
     """Tokens of output that the call asks for: what a limit on tokens is charged before they come."""
-    asked = body.get("max_completion_tokens") or body.get("max_tokens")
+    asked = output_bound(body)
     return asked if isinstance(asked, int) else 0

@@ -59,6 +59,8 @@ class Answering(ABC):
     grant: Grant
     cached: Cached
     reader: Reading
+    age_seconds: int | None = None  # of a kept answer
+    similarity: float | None = None  # of the question that it answered, where that was another
 
     @abstractmethod
     async def outcome(self) -> Result:
@@ -95,7 +97,14 @@ class Answering(ABC):
     def started(self) -> Started:
         """Who answers. To be asked once the first chunk is there."""
         return Started(
-            self.id, self.model, self.provider, self.attempts, self.cached.value, self.grant.standings
+            self.id,
+            self.model,
+            self.provider,
+            self.attempts,
+            self.cached.value,
+            self.age_seconds,
+            self.similarity,
+            self.grant.standings,
         )
 
     async def answer(self) -> LLMResponse:
@@ -116,6 +125,8 @@ class Answering(ABC):
                 finish_reason=result.finish_reason,
                 attempts=self.attempts,
                 cache=self.cached.value,
+                age_seconds=self.age_seconds,
+                similarity=self.similarity,
                 standings=self.grant.standings,
             ),
             message=result.message,

@@ -43,21 +43,6 @@ class Arithmetic:
     current_nano: int | None
 
 
-def usage_of(row: Metered) -> Usage | None:
-    """The tokens that a row holds; None: it has none."""
-    if row.prompt_tokens is None:
-        return None
-    return Usage(
-        prompt=row.prompt_tokens,
-        completion=row.completion_tokens or 0,
-        cached=row.cached_tokens or 0,
-        cache_write=row.cache_write_tokens or 0,
-        reasoning=row.reasoning_tokens or 0,
-        audio_prompt=row.audio_prompt_tokens or 0,
-        audio_completion=row.audio_completion_tokens or 0,
-    )
-
-
 def price_of(row: Metered) -> Price | None:
     """The unit prices a row was billed with; None: none known, or not kept."""
     try:
@@ -84,7 +69,7 @@ def billed(row: Completion, attempts: Sequence[Attempt]) -> Sequence[Metered]:
 def arithmetic(row: Completion) -> Arithmetic:
     """The whole calculation of one call, as people check it."""
     attempts = list(row.attempt_rows.all())
-    sums = [_sum(part, usage) for part in billed(row, attempts) if (usage := usage_of(part)) is not None]
+    sums = [_sum(part, usage) for part in billed(row, attempts) if (usage := part.usage) is not None]
     adjustments = sorted(row.adjustments.all(), key=lambda adjustment: adjustment.pk)
     return Arithmetic(sums, row.cost_nano_usd, adjustments, corrected(row.cost_nano_usd, adjustments))
 

@@ -13,7 +13,7 @@ from completions import keys
 from completions.errors import AuthenticationError
 from completions.middleware import request_id_of
 from completions.models import Project
-from completions.types import Caller
+from completions.types import Caller, Session
 
 if TYPE_CHECKING:  # rest_framework.views loads this module itself, by its settings
     from rest_framework.views import APIView
@@ -56,8 +56,14 @@ class SessionAuthentication(DjangoSession):
             user_id=user.pk,
             surface="api",
             request_id=request_id_of(request),
+            session=_session_of(request),
         )
         return user, caller
+
+
+def _session_of(request: Request) -> Session | None:
+    store = getattr(request._request, "session", None)
+    return Session(store.session_key) if store is not None and store.session_key else None
 
 
 def project_of(user: Any, slug: str) -> Project | None:

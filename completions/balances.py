@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from django.db.models import Q
 from django.utils import timezone
 
 from completions.models import Budget, BudgetAlert, BudgetWindow
-from completions.periods import Period, Span, span_of
+from completions.periods import Span
 from completions.types import Caller
 from providers import pricing
 
@@ -40,11 +39,10 @@ def balances(caller: Caller, end_user: str = "", at: datetime | None = None) -> 
 
 
 def _balance(budget: Budget, end_user: str, at: datetime) -> Balance:
-    span = span_of(Period(budget.period), at, ZoneInfo(budget.project.time_zone))
     subject = end_user if budget.per_end_user else ""
     nobody = budget.per_end_user and not end_user
-    windows = BudgetWindow.objects.filter(budget=budget, subject=subject, starts_at=span.start)
-    window = None if nobody else windows.first()
+    windows = BudgetWindow.objects.filter(budget=budget, subject=subject).order_by("-starts_at")
+    span, window = budget.present(None if nobody else windows.first(), at)
     return Balance(
         budget=budget,
         end_user=subject,
@@ -52,5 +50,5 @@ def _balance(budget: Budget, end_user: str, at: datetime) -> Balance:
         amount_nano=pricing.nano(budget.amount),
         spent_nano=window.spent_nano if window else 0,
         held_nano=window.held_nano if window else 0,
-        alerts=tuple(window.alerts.order_by("threshold")) if window else (),
+        alerts=tuple(window.alerts.order_by("threshold", "created_at")) if window else (),
     )

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from completions.accounts import BudgetFacts, ProjectFacts
 from completions.periods import Period, Span, span_of
-from completions.prompts import inputs
+from completions.prompts import inputs, read_beside
+from completions.tokens import AFTER_TOOLS
 from completions.types import Call, Caller
-from providers import pricing
+from providers import pricing, wire_json
 from providers.types import Operation, Price, Target
 
 PROMPT_CLASSES = 4  # of a price's rates in pricing's order, those of the prompt
 UNKNOWN_OUTPUT = 32_768  # tokens held where neither the call nor the model bounds its output
+UNKNOWN_WINDOW = 128_000  # tokens held for a file that is only named, where the model's window is not known
 
 
 class Claim(NamedTuple):
@@ -48,16 +50,20 @@ def _span(budget: BudgetFacts, at: datetime) -> Span:
     return span
 
 
-def worst_case(targets: Sequence[Target], prompt_tokens: int, call: Call) -> int:
+def worst_case(targets: Sequence[Target], prompt_tokens: int, call: Call, *, open_ended: bool = False) -> int:
     """Nano-dollars that a call can cost at most: every candidate's prompt and the dearest one's output.
 
-    Targets without a price count nothing: who holds a hard budget has removed them.
+    An open-ended prompt may fill the model's window. Targets without a price count nothing: who holds a hard
+    budget has removed them.
     """
     prompts = dearest_output = 0
     for target in targets:
         if target.price is not None:
-            prompt, output = _dearest(target.price, prompt_tokens)
-            prompts += math.ceil(prompt * prompt_tokens)
+            tokens = prompt_tokens + _defaults(target, call)
+            if open_ended:
+                tokens = max(tokens, target.context_window or UNKNOWN_WINDOW)
+            prompt, output = _dearest(target.price, tokens)
+            prompts += math.ceil(prompt * tokens)
             dearest_output = max(dearest_output, math.ceil(output * output_bound(target, call)))
     return prompts + dearest_output
 
@@ -66,23 +72,42 @@ def output_bound(target: Target, call: Call) -> int:
     """Tokens of output at most: what the call asks for, else the model's maximum."""
     if call.operation is Operation.EMBEDDING:
         return 0
-    body, defaults = call.body, target.default_config
-    asked = (
-        body.get("max_completion_tokens")
-        or body.get("max_tokens")
-        or defaults.get("max_completion_tokens")
-        or defaults.get("max_tokens")
+    asked = wire_json.output_bound(call.body, target.default_config)
+    least = 0 if call.operation is Operation.COMPLETION else 1  # there, 0 asks for the prompt's own figures
+    bound = (
+        asked
+        if isinstance(asked, int) and asked >= least
+        else target.max_output or target.context_window or UNKNOWN_OUTPUT
     )
-    bound = asked if isinstance(asked, int) else target.max_output or target.context_window or UNKNOWN_OUTPUT
-    return bound * _answers(call)
+    return (bound + _predicted(target, call)) * _answers(target, call)
 
 
-def _answers(call: Call) -> int:
+def _answers(target: Target, call: Call) -> int:
     """How many answers a call asks for: to each of its prompts, on the older wire."""
-    answers = max(_positive(call.body.get("n")), _positive(call.body.get("best_of")))
+    answers = max(_positive(_asked(target, call, "n")), _positive(_asked(target, call, "best_of")))
     return (
         answers * len(inputs(call.body.get("prompt"))) if call.operation is Operation.COMPLETION else answers
     )
+
+
+def _predicted(target: Target, call: Call) -> int:
+    """Tokens of a prediction at most: those that were not right are billed as output, beside the bound."""
+    prediction = _asked(target, call, "prediction")
+    return len(wire_json.dumped(prediction)) if prediction else 0
+
+
+def _defaults(target: Target, call: Call) -> int:
+    """Tokens at most of what the provider's defaults add to be read: tools, a schema of the answer."""
+    if not target.default_config or call.operation is Operation.EMBEDDING:
+        return 0
+    beside = read_beside(call.operation, target.default_config)
+    added = {name: value for name, value in beside.items() if name not in call.body}
+    return len(wire_json.dumped(added)) + AFTER_TOOLS if added else 0
+
+
+def _asked(target: Target, call: Call, name: str) -> Any:
+    """A field as the upstream gets it: the provider's default, unless the call says otherwise."""
+    return call.body[name] if name in call.body else target.default_config.get(name)
 
 
 def _positive(value: Any) -> int:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 GROUP = "llmhub.control"
 PAUSE_SECONDS = 2.0  # before listening again where Redis is away
+TELL_SECONDS = 2.0  # that Redis may take
 
 Message = dict[str, Any]
 Handler = Callable[[Message], None]
@@ -35,7 +36,8 @@ async def tell(message: Message) -> None:
     """Tell every process, this one too."""
     layer = get_channel_layer()
     try:
-        await layer.group_send(GROUP, message)
+        async with asyncio.timeout(TELL_SECONDS):
+            await layer.group_send(GROUP, message)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, see the module
         logger.warning("other processes could not be told %s: %s", message["type"], error)
 

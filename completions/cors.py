@@ -7,6 +7,8 @@ or tickets.
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
+from completions.limits.bucket import NAMES
+
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -14,6 +16,7 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 ALLOWED = (
     "authorization",
+    "cache-control",
     "content-type",
     "anthropic-version",
     "anthropic-beta",
@@ -21,7 +24,15 @@ ALLOWED = (
     "x-api-key",
 )
 ALLOWED_PREFIXES = ("x-stainless-", "x-llmhub-")
-EXPOSED = b"x-request-id, x-llmhub-model, x-llmhub-provider, x-llmhub-cache, x-llmhub-cost-usd, retry-after"
+EXPOSED_NAMES = (
+    *("x-request-id", "request-id", "x-should-retry", "retry-after", "age"),
+    *(
+        f"x-llmhub-{name}"
+        for name in ("model", "provider", "cache", "cache-similarity", "attempts", "cost-usd")
+    ),
+    *(name.decode() for names in NAMES.values() for name in names),
+)
+EXPOSED = ", ".join(EXPOSED_NAMES).encode()
 METHODS = b"GET, POST, DELETE, OPTIONS"
 PREFLIGHT_SECONDS = b"600"
 

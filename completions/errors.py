@@ -14,7 +14,10 @@ LLMServiceError                500 INTERNAL_ERROR
 ├── RateLimitError             429 RATE_LIMIT_EXCEEDED
 ├── ProviderError              502 PROVIDER_ERROR
 ├── TimeoutError               504 TIMEOUT
-├── CallEndedError             499 CALL_ENDED             its reader left, or staff ended it
+├── CacheMissError             504 CACHE_MISS             only a cached answer was wanted, and there is none
+├── OtherKeyError              409 CONFLICT               the answer would not be kept where it was to be
+├── CallEndedError             499 CALL_ENDED             its reader left
+├── EndedByStaffError          499 CALL_ENDED             staff ended it
 └── UnavailableError           503 UNAVAILABLE            the hub cannot serve it now; `reason` says why
 """
 
@@ -27,6 +30,7 @@ from providers.errors import (
     UpstreamInvalid,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    UpstreamRedirect,
     UpstreamRefused,
     UpstreamRejected,
     UpstreamResting,
@@ -135,8 +139,29 @@ class TimeoutError(LLMServiceError):  # noqa: A001 - the contract's name
     code = "TIMEOUT"
 
 
+class CacheMissError(LLMServiceError):
+    """The request asked for a cached answer and nothing else, and there is none."""
+
+    status = 504
+    code = "CACHE_MISS"
+
+
+class OtherKeyError(LLMServiceError):
+    """The call was to be made only if its answer is cached under a certain key, and would not be."""
+
+    status = 409
+    code = "CONFLICT"
+
+
 class CallEndedError(LLMServiceError):
-    """The call was ended before its answer was complete, by its reader or by staff."""
+    """The call was ended before its answer was complete: its reader left."""
+
+    status = 499
+    code = "CALL_ENDED"
+
+
+class EndedByStaffError(LLMServiceError):
+    """Staff ended the call before its answer was complete; its reader is still there to be told."""
 
     status = 499
     code = "CALL_ENDED"
@@ -206,6 +231,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (UpstreamTimeout, "upstream_timeout"),
     (UpstreamResting, "circuit_open"),
     (UpstreamAuthError, "upstream_auth_error"),
+    (UpstreamRedirect, "upstream_redirect"),
     (UpstreamRateLimited, "upstream_rate_limited"),
     (UpstreamOverloaded, "upstream_overloaded"),
     (UpstreamRejected, "upstream_rejected"),

@@ -14,7 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from completions import metrics
-from completions.errors import LLMServiceError, UnavailableError, service_error
+from completions.errors import CacheMissError, LLMServiceError, UnavailableError, service_error
 from completions.limits import LimitExceeded, rate_limit_headers
 from providers.errors import ProviderMisconfigured, UpstreamError
 from providers.types import JSON
@@ -100,6 +100,8 @@ def error_headers(error: LLMServiceError) -> dict[str, str]:
         headers |= rate_limit_headers(error.standings)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, CacheMissError):
+        headers["x-llmhub-cache"] = "MISS"
     if error.status in PERMANENT or error.details.get("permanent"):
         return headers | {"x-should-retry": "false"}
     if error.details.get("attempts", 0) > 1:  # the hub has tried again already

@@ -2,30 +2,41 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
 
-from completions import keys
+from completions import keys, run, sockets
 from completions.answering import Answering
 from completions.errors import AuthenticationError, BodyTooLargeError, UnsupportedEncodingError
 from completions.ids import harmless, kept_or_new
 from completions.models import State
-from completions.types import Caller
+from completions.requests import cache_wish_of_headers
+from completions.types import CacheWish, Caller
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+NO_WISH = CacheWish()
+CACHE_HEADERS = (b"cache-control", b"x-llmhub-cache", b"x-llmhub-cache-ttl")
+BODY_HEADERS = {b"content-length", b"transfer-encoding"}  # a request without either has no body
 JSON_TYPE = (b"content-type", b"application/json")
+CLOSE = (b"connection", b"close")
 HANG_UP_SECONDS = 0.25  # until it is watched whether the caller is still there: most answers are faster
+DROPPED_BYTES = 32 << 20  # of a refused request's body that are read after the answer, to be forgotten
+DROPPED_SECONDS = 2.0
+UNREAD_SECONDS = 0.5  # that a connection stays for its answer whose request is longer than that
 
 
 class Exchange:
     """A request and the way to answer it."""
 
-    __slots__ = ("headers", "method", "path", "receive", "request_id", "send")
+    __slots__ = (
+        "_read", "answering", "headers", "method", "path", "receive", "request_id", "send", "sending_since",
+    )  # fmt: skip
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -34,6 +45,9 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.request_id = harmless(self.header(b"x-request-id"))  # empty: the caller named none
+        self.answering: Answering | None = None  # the call, once it is on its way
+        self.sending_since = 0.0  # monotonic: since when the reader has taken nothing; 0: it takes all
+        self._read = False  # the body, all of it
 
     def header(self, name: bytes) -> str:
         value = self.headers.get(name)
@@ -64,6 +78,7 @@ class Exchange:
             whole = message.get("body", b"")
             if len(whole) > most:
                 raise _too_large(most)
+            self._read = True
             return bytes(whole)
         return await self._rest(message, most)
 
@@ -77,10 +92,35 @@ class Exchange:
             if size > most:
                 raise _too_large(most)
             if not message.get("more_body"):
+                self._read = True
                 return b"".join(parts)
             message = await self.receive()
 
+    def cache_wish(self) -> CacheWish:
+        """What the request says of the cache. Raises InvalidRequestError."""
+        said = [self.header(name) for name in CACHE_HEADERS]
+        return cache_wish_of_headers(*said) if any(said) else NO_WISH
+
+    def begins(self, call: Answering) -> None:
+        """The call is on its way: where the caller named its request not, it goes by the row's id."""
+        self.answering = call
+        if not self.request_id:
+            self.request_id = call.id.hex
+
     # --- out
+
+    async def refuse(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """A whole JSON answer to a request whose body may not have been read.
+
+        The caller has it at once. Then what comes of the body is dropped and the connection closed.
+        """
+        if self._read or not (self.headers.keys() & BODY_HEADERS):
+            await self.answer(status, body, headers)
+            return
+        await self.begin(status, [JSON_TYPE, CLOSE, (b"content-length", b"%d" % len(body)), *headers])
+        await self.part(body)
+        await drop_body(self.receive, self.header(b"content-length"))
+        await self.end()
 
     async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """A whole JSON answer."""
@@ -96,10 +136,14 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def part(self, body: bytes) -> None:
+        self.sending_since = monotonic()
         await self.send({"type": "http.response.body", "body": body, "more_body": True})
+        self.sending_since = 0.0
 
     async def end(self, body: bytes = b"") -> None:
+        self.sending_since = monotonic()
         await self.send({"type": "http.response.body", "body": body})
+        self.sending_since = 0.0
 
 
 class ClientLeft(Exception):
@@ -107,15 +151,19 @@ class ClientLeft(Exception):
 
 
 class HangUp:
-    """While it is entered, a caller who goes away ends its call. Watched after `delay` seconds."""
+    """While it is entered, a caller who goes away ends its call, and so does one who takes nothing.
 
-    __slots__ = ("_receive", "_run", "_task", "_timer")
+    The first is watched after `delay` seconds; what was answered within them needs no watching.
+    """
 
-    def __init__(self, exchange: Exchange, run: Answering, delay: float = HANG_UP_SECONDS) -> None:
-        self._receive = exchange.receive
-        self._run = run
+    __slots__ = ("_call", "_exchange", "_loop", "_task", "_timer")
+
+    def __init__(self, exchange: Exchange, call: Answering, delay: float = HANG_UP_SECONDS) -> None:
+        self._exchange = exchange
+        self._call = call
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
+        self._timer = self._loop.call_later(delay, self._begin)
 
     def __enter__(self) -> None:
         """The timer runs since this was made."""
@@ -126,12 +174,41 @@ class HangUp:
             self._task.cancel()
 
     def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task = self._loop.create_task(self._watch())
+        self._timer = self._loop.call_later(run.SLOW_SECONDS, self._look)
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._exchange.receive())["type"] != "http.disconnect":
             pass
-        self._run.stop(State.CLIENT_GONE)
+        self._call.stop(State.CLIENT_GONE)
+
+    def _look(self) -> None:
+        """Whether the caller takes what it is sent."""
+        now = monotonic()
+        left = (self._exchange.sending_since or now) + run.SLOW_SECONDS - now
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        self._call.stop(State.CLIENT_SLOW)
+        sockets.cutter(self._exchange.receive)()  # its buffers are full: of an end it would never hear
+
+
+async def drop_body(receive: Receive, length: str) -> None:
+    """Read what is left of a body of `length` (as its header says), and forget it.
+
+    Closed before that, the connection is reset, and many clients lose the answer that came before. With a
+    body that is too long for that it is not begun: the answer gets a moment to arrive.
+    """
+    left = DROPPED_BYTES
+    if length.isdigit() and int(length) > left:
+        await asyncio.sleep(UNREAD_SECONDS)
+        return
+    try:
+        async with asyncio.timeout(DROPPED_SECONDS):
+            while left > 0 and (message := await receive()).get("more_body"):
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        pass
 
 
 class _Limits:

@@ -17,7 +17,9 @@ from providers.types import ProviderType
 
 COUNTED_ROWS = 50_000  # the newest calls of a day that are added up: what a page may cost has an end
 KEPT_SECONDS = 15
-NOT_FAILED = (State.OK, State.RUNNING, State.CANCELLED, State.CLIENT_GONE, State.CLIENT_SLOW)
+NOT_FAILED = (
+    State.OK, State.COALESCED, State.RUNNING, State.CANCELLED, State.CLIENT_GONE, State.CLIENT_SLOW,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Day:
     failed: int
     tokens: int
     cost_nano_usd: int
+    saved_nano_usd: int
     unpriced: int
     more: bool
 
@@ -66,10 +69,10 @@ def steps(*, look: bool = True) -> list[Step]:
         ),
         Step(
             "Make the first call",
-            "Send one with your key. It appears in the admin with its tokens, time and cost.",
+            "In the playground, or with your key. It appears in the admin with its tokens, time and cost.",
             look and Completion.objects.filter(state=State.OK).order_by().exists(),
-            reverse("admin:completions_completion_changelist"),
-            "See the calls",
+            reverse("playground"),
+            "Open the playground",
         ),
     ]
 
@@ -117,6 +120,7 @@ def _add_up(since: datetime) -> Day:
         prompt=Sum("prompt_tokens"),
         completion=Sum("completion_tokens"),
         cost=Sum("cost_nano_usd"),
+        saved=Sum("saved_nano_usd"),
         unpriced=Count("pk", filter=unpriced),
     )
     return Day(
@@ -124,6 +128,7 @@ def _add_up(since: datetime) -> Day:
         failed=sums["failed"],
         tokens=(sums["prompt"] or 0) + (sums["completion"] or 0),
         cost_nano_usd=sums["cost"] or 0,
+        saved_nano_usd=sums["saved"] or 0,
         unpriced=sums["unpriced"],
         more=sums["calls"] > COUNTED_ROWS,
     )

@@ -13,6 +13,7 @@ from django.contrib.auth import SESSION_KEY
 from completions import keys
 from completions.errors import LLMServiceError
 from completions.exceptions import error_body
+from completions.exchange import drop_body
 from completions.ids import kept_or_new
 
 STRANGERS_BYTES = 64 << 10  # what is read of a body whose sender shows neither a valid key nor a session
@@ -47,7 +48,7 @@ class _Intake:
     def __init__(self, scope: Any, receive: Receive) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.refused: int | None = None  # an HTTP status
-        self._receive = receive
+        self.unbounded = receive
         self._read = 0
         self._known = False
 
@@ -58,7 +59,7 @@ class _Intake:
             await self._judge(int(length))
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self.unbounded()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             await self._judge(self._read)
@@ -124,4 +125,6 @@ async def _refuse(intake: _Intake, send: Send) -> None:
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await drop_body(intake.unbounded, intake.headers.get(b"content-length", b"").decode("latin-1"))
+    await send({"type": "http.response.body"})

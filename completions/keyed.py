@@ -15,13 +15,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from completions import keys
-from completions.errors import BodyTooLargeError, CallEndedError
+from completions.errors import CallEndedError
 from completions.exchange import ClientLeft, Exchange, HangUp, Headers, Message, Receive, Send
 from completions.middleware import META_KEY
 from completions.serializers import response_body
 from completions.service import LLMService
 from completions.sse import EventStream
-from completions.views import CompletionViewSet, answer_headers, checked_request, stream_headers
+from completions.views import (
+    CompletionViewSet,
+    answer_headers,
+    call_headers,
+    checked_request,
+    stream_headers,
+)
 
 PATHS = ("/api/completions/", "/api/completions")
 
@@ -67,9 +73,9 @@ def _request(view: CompletionViewSet, scope: Message, body: bytes, exchange: Exc
 
 async def _whole(exchange: Exchange, service: LLMService, asked: Any) -> None:
     run = await service.start(asked, stream=False)
+    exchange.begins(run)
     with HangUp(exchange, run):
         response = await run.answer()
-    _own_id(exchange, response.metadata.id)
     await exchange.answer(
         200, orjson.dumps(response_body(response)), _encoded(answer_headers(response.metadata))
     )
@@ -77,9 +83,9 @@ async def _whole(exchange: Exchange, service: LLMService, asked: Any) -> None:
 
 async def _stream(exchange: Exchange, service: LLMService, asked: Any) -> None:
     run = await service.start(asked, stream=True)
+    exchange.begins(run)
     with HangUp(exchange, run, delay=0):
         stream = await EventStream.open(run)
-        _own_id(exchange, stream.started.id)
         await exchange.begin(200, _encoded(stream_headers(stream.started)))
         async with aclosing(stream.frames()) as frames:
             async for frame in frames:
@@ -89,15 +95,10 @@ async def _stream(exchange: Exchange, service: LLMService, asked: Any) -> None:
 
 async def _tell(exchange: Exchange, view: CompletionViewSet, error: Exception) -> None:
     response: Response = view.handle_exception(error)
-    headers = _encoded({name: value for name, value in response.items() if name != "Content-Type"})
-    if isinstance(error, BodyTooLargeError) or response.status_code == 401:  # the body may be unread
-        headers.append((b"connection", b"close"))
-    await exchange.answer(response.status_code, orjson.dumps(response.data), headers)
-
-
-def _own_id(exchange: Exchange, call_id: Any) -> None:
-    if not exchange.request_id:
-        exchange.request_id = call_id.hex
+    headers = {name: value for name, value in response.items() if name != "Content-Type"}
+    if exchange.answering is not None:
+        headers |= call_headers(exchange.answering.started())
+    await exchange.refuse(response.status_code, orjson.dumps(response.data), _encoded(headers))
 
 
 def _encoded(headers: dict[str, str]) -> Headers:

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from completions import tokens
 from completions.prompts import Prompt
 from providers import pricing
-from providers.types import JSON, Answer, StreamChunk, Usage, UsageSource
+from providers.drivers.tool_calls import ToolCalls, call_text
+from providers.types import JSON, Answer, Others, StreamChunk, Usage, UsageSource
+
+HEAD = ("id", "created", "model")
+MAKER = ("system_fingerprint", "service_tier")  # where the upstream tells them
 
 
 @dataclass(slots=True)
@@ -17,31 +21,35 @@ class Meter:
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     finish_reason: str | None = None
-    reported: Usage | None = None
+    stated: Usage | None = None  # the upstream's last word on it that is no nonsense in itself
     anomaly: bool = False
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    tool_calls: dict[int, JSON] = field(default_factory=dict)
+    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    others: dict[int, list[str]] = field(default_factory=dict)  # what else was said, by the choice's index
     answered: bool = False  # something of the answer was received
-    received: int = 0  # characters of answer so far
+    received: int = 0  # bytes of answer so far
     whole: JSON | None = None  # the body of an answer that came in one piece
-    head: JSON = field(default_factory=dict)  # id, created and model of a stream, as its first chunk has them
+    head: JSON = field(default_factory=dict)  # HEAD and MAKER of a stream, as its first chunk has them
 
     def chunk(self, chunk: StreamChunk) -> None:
         """Note one event of a stream. A later usage report replaces an earlier one: it is a total."""
-        body, content, reasoning, tool_calls, finish_reason, usage, anomaly = chunk
+        body, content, reasoning, tool_calls, finish_reason, usage, anomaly, others = chunk
         if content:
             self.content.append(content)
-            self.received += len(content)
+            self.received += size_of(content)
         if reasoning:
             self.reasoning.append(reasoning)
-            self.received += len(reasoning)
+            self.received += size_of(reasoning)
         for part in tool_calls:
-            self._tool_call(part)
-        if not self.answered and (content or reasoning or tool_calls):
+            self.received += self.tool_calls.add(part)
+        if others:
+            self._others(others)
+        if not self.answered and (content or reasoning or tool_calls or others):
             self.first_token_ms = self.elapsed_ms()
             self.answered = True
-            self.head = {name: body.get(name) for name in ("id", "created", "model")}
+            self.head = {name: body.get(name) for name in HEAD}
+            self.head |= {name: body[name] for name in MAKER if body.get(name)}
         if finish_reason:
             self.finish_reason = finish_reason
         if usage is not None or anomaly:
@@ -52,11 +60,14 @@ class Meter:
         self.answered = True
         self.whole = answer.body
         self.content.append(answer.content)
+        if answer.reasoning:
+            self.reasoning.append(answer.reasoning)
+        self._others(answer.others)
         self.finish_reason = answer.finish_reason
         self._report(answer.usage, answer.usage_anomaly)
-        for index, part in enumerate(_message(answer.body).get("tool_calls") or ()):
-            if isinstance(part, dict):
-                self.tool_calls[index] = part
+        calls = _message(answer.body).get("tool_calls")
+        if isinstance(calls, list):  # each as it came, of whatever shape
+            self.tool_calls.keep(call for call in calls if isinstance(call, dict))
 
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.started) * 1000)
@@ -85,27 +96,39 @@ class Meter:
         if self.reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.tool_calls:
-            message["tool_calls"] = [self.tool_calls[index] for index in sorted(self.tool_calls)]
+            message["tool_calls"] = self.tool_calls.in_order()
         return message
+
+    @property
+    def reported(self) -> Usage | None:
+        """What the upstream says it used; None where it says nothing, or no output where there was some."""
+        stated = self.stated
+        return None if stated is not None and not stated.completion and self._has_output else stated
+
+    @property
+    def _has_output(self) -> bool:
+        return bool(any(self.content) or self.reasoning or self.tool_calls or self.others)
 
     def usage(self, model: str) -> Usage:
         """The upstream's figures, or our own count of prompt and output.
 
         May take a while: not for the event loop.
         """
-        if self.reported is not None:
-            return self.reported
+        if (reported := self.reported) is not None:
+            return reported
         prompt = self.prompt.count(model)
         thought = tokens.count_text("".join(self.reasoning), model)
-        output = tokens.count_text(self.text + self._tool_text(), model)
-        exact = prompt.exact and thought.exact and output.exact and not self.tool_calls
+        called = "".join(map(call_text, self.tool_calls.values()))
+        texts = (self.text + called, *map("".join, self.others.values()))
+        output = [tokens.count_text(text, model) for text in texts]
+        exact = prompt.exact and thought.exact and all(one.exact for one in output) and not self.tool_calls
         counted = Usage(
             prompt=prompt.count,
-            completion=output.count + thought.count,
+            completion=thought.count + sum(one.count for one in output),
             reasoning=thought.count,
             source=UsageSource.COUNTED if exact else UsageSource.ESTIMATED,
         )
-        return counted._replace(anomaly=self.anomaly)
+        return counted._replace(anomaly=self.anomaly or self.stated is not None)
 
     def prompt_only(self, model: str) -> Usage:
         """What a call used that failed after its prompt was sent."""
@@ -116,31 +139,22 @@ class Meter:
         """Keep what the upstream says it used, unless it cannot be: then our own count will stand."""
         impossible = usage is not None and bool(pricing.fault(usage))
         self.anomaly = self.anomaly or anomaly or impossible
-        self.reported = self.reported if usage is None or impossible else usage
+        self.stated = self.stated if usage is None or impossible else usage
 
-    def _tool_text(self) -> str:
-        functions = (call.get("function") or {} for call in self.tool_calls.values())
-        return "".join(
-            f"{function.get('name') or ''}{function.get('arguments') or ''}" for function in functions
-        )
+    def _others(self, others: Others) -> None:
+        for index, text in others:
+            self.others.setdefault(index, []).append(text)
+            self.received += size_of(text)
 
-    def _tool_call(self, part: JSON) -> None:
-        """Join a piece of a tool call to what came before: names come once, arguments in pieces."""
-        index = part.get("index", 0)
-        call = self.tool_calls.setdefault(
-            index, {"id": None, "type": "function", "function": {"arguments": ""}}
-        )
-        call["id"] = part.get("id") or call["id"]
-        function = part.get("function") or {}
-        if function.get("name"):
-            call["function"]["name"] = function["name"]
-        arguments = function.get("arguments") or ""
-        call["function"]["arguments"] += arguments
-        self.received += len(arguments)
+
+def size_of(text: str) -> int:
+    """Bytes, as it is sent."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _message(body: JSON) -> JSON:
     """The assistant's message of a whole answer; {} where the shape is unexpected."""
-    choices = body.get("choices") or [{}]
-    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
     return message if isinstance(message, dict) else {}

@@ -1,5 +1,7 @@
 """What became of a call, as its ledger rows and as its caller is told."""
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +22,12 @@ from providers.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from providers.types import NANO, Target, Usage
+from providers.types import NANO, Target, Usage, UsageSource
 
+logger = logging.getLogger(__name__)
+
+WORDS_NOT_KEPT = "The provider's words are not kept: they may quote the prompt."
+BYTES_PER_TOKEN = 4  # where nothing but a size is known
 Row = dict[str, Any]
 Failure = UpstreamError | ProviderMisconfigured
 
@@ -34,6 +40,8 @@ class Outcome:
     failure: Failure | None
     meter: Meter
     dispatch: Dispatch
+    fault: Exception | None = None  # the hub's own, which nobody foresaw: what was used is owed all the same
+    with_words: bool = True  # whether a provider's words, which may quote the prompt, are kept
     usage: Usage | None = None  # of the answering attempt; None where nothing is owed
     lost: dict[int, Usage] = field(default_factory=dict)  # of attempts before it whose prompt was sent
     row: Row = field(default_factory=dict)  # what `final` made
@@ -49,12 +57,14 @@ class Outcome:
 
     @property
     def _owes(self) -> bool:
-        """Whether the answering attempt used tokens.
+        """Whether the last attempt used tokens.
 
-        It answered, or was cut off after its prompt was sent.
+        It answered, or failed or was cut off after its prompt was sent.
         """
-        cut_off = self.failure is None or _was_sent(self.failure)
-        return bool(self.dispatch.tried) and (self.meter.answered or cut_off)
+        if not self.dispatch.tried:
+            return False
+        last = self.dispatch.tried[-1]
+        return self.meter.answered or (last.sent if last.error is None else _was_sent(last.error))
 
     def _lost_attempts(self) -> list[tuple[int, Tried]]:
         earlier = enumerate(self.dispatch.tried[:-1], start=1)
@@ -63,9 +73,22 @@ class Outcome:
     def count(self) -> None:
         """What each attempt used: by the upstream's word, else counted."""
         if self._owes:
-            self.usage = self.meter.usage(self.target.upstream_model)
+            try:
+                self.usage = self.meter.usage(self.target.upstream_model)
+            except Exception:  # it is billed all the same
+                logger.exception("an answer could not be counted")
+                self.usage = self._rough()
         for number, tried in self._lost_attempts():
             self.lost[number] = self.meter.prompt_only(tried.target.upstream_model)
+
+    def _rough(self) -> Usage:
+        """By sizes alone: of an answer that cannot be counted."""
+        return Usage(
+            prompt=self.meter.prompt.rough,
+            completion=math.ceil(self.meter.received / BYTES_PER_TOKEN),
+            source=UsageSource.ESTIMATED,
+            anomaly=self.meter.anomaly,
+        )
 
     def attempts(self) -> list[Row]:
         """A row for each upstream call."""
@@ -82,13 +105,13 @@ class Outcome:
             "number": number,
             "provider_slug": tried.target.endpoint.provider,
             "model": tried.target.upstream_model,
-            "state": str(self.state if last else state_of(error)),
+            "state": str(self.state if last and tried.error is None else state_of(error)),
             "status": error.status if isinstance(error, UpstreamRefused) else None,
             "started_ms": tried.started_ms,
             "latency_ms": elapsed if tried.latency_ms is None else tried.latency_ms,
             "cost_nano_usd": _cost(usage, tried.target),
             **_price_columns(tried.target),
-            **_error_columns(error),
+            **(self._error_columns(error) or (_fault_columns(self.fault) if last else {})),
             **_usage_columns(usage),
         }
 
@@ -107,18 +130,31 @@ class Outcome:
             "latency_ms": self.meter.elapsed_ms(),
             "cost_nano_usd": _sum_of(attempts, "cost_nano_usd"),
             **_price_columns(target),
-            **_error_columns(self.failure),
+            **(self._error_columns(self.failure) or _fault_columns(self.fault)),
             **_total_usage(attempts),
         }
         return self.row
+
+    def _error_columns(self, error: Failure | None) -> Row:
+        if error is None:
+            return {}
+        message = str(error)[:500]
+        if not self.with_words and isinstance(error, UpstreamRefused | UpstreamInvalid):
+            message = WORDS_NOT_KEPT
+        return {"error_code": reason_of(error), "error_message": message}
 
     def content(self, call: Call, days: int) -> Row | None:
         """Prompt and answer, where they are kept. They become text where they are written."""
         if not days:
             return None
+        try:
+            message = self.meter.message()
+        except Exception:  # the row is settled all the same
+            logger.exception("an answer could not be kept")
+            return None
         return {
             "request": call.raw or call.body,
-            "response": self.meter.message(),
+            "response": message,
             "expires_at": content.expires_at(days),
         }
 
@@ -194,10 +230,11 @@ def _price_columns(target: Target) -> Row:
     return {"prices": pricing.dump(target.price), "price_source": target.price.source}
 
 
-def _error_columns(error: Failure | None) -> Row:
-    if error is None:
+def _fault_columns(fault: Exception | None) -> Row:
+    """What its words may hold, of a caller's content say, is for the log alone."""
+    if fault is None:
         return {}
-    return {"error_code": reason_of(error), "error_message": str(error)[:500]}
+    return {"error_code": "internal_error", "error_message": f"The hub's own fault: {type(fault).__name__}."}
 
 
 COUNTS = (

@@ -1,12 +1,23 @@
-"""The page at '/': where a newcomer goes next, and for staff how the hub is doing."""
+"""The page at '/': where a newcomer goes next, and for staff how the hub is doing; and where to sign in.
+
+Besides, what those are told who come to a door the wrong way.
+"""
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from axes.helpers import get_cool_off
+from django.conf import settings
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from completions import first_steps
+from completions.exceptions import error_body
 from completions.models import Completion
 from providers.models import Health
 
@@ -30,6 +41,39 @@ def home(request: HttpRequest) -> HttpResponse:
     answer["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     answer["Cache-Control"] = "private, no-cache"
     return answer
+
+
+class SignIn(LoginView):
+    """For everybody who has an account; the admin's own form lets staff alone in."""
+
+    template_name = "sign_in.html"
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        answer = super().dispatch(request, *args, **kwargs)
+        answer["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        return answer
+
+
+def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:
+    """Too many wrong passwords, at the sign-in page or the admin's: in place of its answer (see axes)."""
+    cool_off, now = get_cool_off(request), timezone.now()
+    context = {
+        "wait": cool_off and timesince(now - cool_off, now, depth=2),
+        "back": request.get_full_path(),
+    }
+    status: int = settings.AXES_HTTP_RESPONSE_CODE
+    answer = render(request, "locked_out.html", context, status=status)
+    answer["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    answer["Cache-Control"] = "private, no-store"
+    return answer
+
+
+@csrf_exempt
+def upgrade_required(request: HttpRequest) -> HttpResponse:
+    """The websocket's address, asked for by plain HTTP."""
+    message = "This is a websocket: connect to it with ws:// or wss://. docs/streaming.md says how."
+    body = error_body(426, message, "UPGRADE_REQUIRED")
+    return JsonResponse(body, status=426, headers={"Upgrade": "websocket"})
 
 
 def _state(request: HttpRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Periods of a budget: which one an instant falls into, in a project's time zone."""
+"""Periods of a budget: which one an instant falls into, in a project's time zone, and which one counts."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -33,6 +33,19 @@ def span_of(period: Period, at: datetime, zone: ZoneInfo) -> Span:
     day = at.astimezone(zone).date()
     first = _first_day(period, day)
     return Span(_midnight(first, zone), _midnight(_next_first_day(period, first), zone))
+
+
+def present(latest: Span | None, span: Span, at: datetime) -> Span:
+    """The period that counts at `at`: `latest` is the last that was begun, `span` what the calendar says.
+
+    One that has begun is stayed in until it ends, whatever becomes of the zone or the clock, and the next
+    begins where it ended: no two overlap. A call whose own period has ended meanwhile begins none.
+    """
+    if latest is None:
+        return span
+    if latest.end is None or at < latest.end or (span.end is not None and span.end <= latest.end):
+        return latest
+    return Span(max(span.start, latest.end), span.end)
 
 
 def _first_day(period: Period, day: date) -> date:

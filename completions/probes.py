@@ -22,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 LOOK_SECONDS = 1.0  # for which an answer of the database speaks
 JSON_TYPE = "application/json"
+PROXIED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"))
 
 
 async def application(scope: Any, receive: Receive, send: Send) -> None:
@@ -30,7 +31,8 @@ async def application(scope: Any, receive: Receive, send: Send) -> None:
         await _answer(send, 405, {"error": "use GET"}, [(b"allow", b"GET")])
         return
     status, body, content_type = await PROBES[scope["path"]](scope)
-    await _answer(send, status, body, [], content_type)
+    challenge = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await _answer(send, status, body, challenge, content_type)
 
 
 async def health(scope: Any) -> tuple[int, Any, str]:
@@ -48,7 +50,7 @@ async def ready(scope: Any) -> tuple[int, Any, str]:
 async def told(scope: Any) -> tuple[int, Any, str]:
     """Prometheus' figures, for who shows LLMHUB_METRICS_TOKEN."""
     if problem := _metrics_problem(dict(scope["headers"])):
-        return 403, {"error": problem}, JSON_TYPE
+        return 401, {"error": problem}, JSON_TYPE
     return 200, await asyncio.to_thread(metrics.exposition), metrics.CONTENT_TYPE
 
 
@@ -56,9 +58,10 @@ PROBES = {"/healthz": health, "/readyz": ready, "/metrics": told}
 
 
 def _metrics_problem(headers: dict[bytes, bytes]) -> str:
+    """Without a token they are for this machine alone, and what a proxy brings came from elsewhere."""
     token = settings.LLMHUB_METRICS_TOKEN
     if not token:
-        alone = settings.LLMHUB_LISTENS_ON_LOOPBACK
+        alone = settings.LLMHUB_LISTENS_ON_LOOPBACK and not headers.keys() & PROXIED
         return "" if alone else "Set LLMHUB_METRICS_TOKEN, and send it as Authorization: Bearer …."
     shown = keys.presented(headers.get(b"authorization", b"").decode("latin-1"), "") or ""
     right = hmac.compare_digest(shown.encode(), token.encode())

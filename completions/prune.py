@@ -1,4 +1,5 @@
-"""Retention: contents past their date, and calls older than LLMHUB_LEDGER_DAYS; in small transactions.
+"""Retention: contents and cached answers past their date, answers beyond LLMHUB_CACHE_STORED_BYTES, and calls
+older than LLMHUB_LEDGER_DAYS; in small transactions.
 
 Calls go in the order they came, project by project, up to a mark that is committed before the first of them
 (`Project.ledger_since`): sums before the mark are never made anew. The mark never passes
@@ -12,7 +13,7 @@ before the mark. Sums stay.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from django.db.models import Min, QuerySet
 from django.utils import timezone
 
 from completions import rollups
+from completions.cache import keeping, retention
 from completions.ids import first_id
 from completions.jobs import job, time_left
 from completions.models import BudgetWindow, Completion, CompletionContent, Project, State
@@ -38,9 +40,10 @@ class Pruned:
     contents: int = 0
     calls: int = 0
     windows: int = 0
+    answers: int = 0  # of the cache
 
     def __add__(self, other: "Pruned") -> "Pruned":
-        return Pruned(self.contents + other.contents, self.calls + other.calls, self.windows + other.windows)
+        return Pruned(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
 
 @job("prune", every_seconds=3600)
@@ -61,6 +64,9 @@ def prune() -> Iterator[Pruned]:
             yield Pruned(calls=count)
         for count in _delete(_windows(project, mark)):
             yield Pruned(windows=count)
+    for count in retention.prune():
+        yield Pruned(answers=count)
+    keeping.restore()
 
 
 def due() -> Pruned:
@@ -71,6 +77,7 @@ def due() -> Pruned:
         contents=_expired(now).count(),
         calls=sum(_calls(project, mark).count() for project, mark in marks),
         windows=sum(_windows(project, mark).count() for project, mark in marks),
+        answers=retention.due(),
     )
 
 

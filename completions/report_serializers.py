@@ -21,7 +21,7 @@ OWN_SUBJECTS = tuple(subject for subject in SUBJECTS if subject != "project")  #
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 COLUMNS = (
     "start", "group", "label", "calls", "unpriced_calls", "prompt_tokens", "cached_tokens",
-    "completion_tokens", "reasoning_tokens", "cost", "latency_ms",
+    "completion_tokens", "reasoning_tokens", "cost", "cached_calls", "saved", "latency_ms",
 )  # fmt: skip
 
 
@@ -62,6 +62,8 @@ class UsageSerializer(serializers.Serializer[Any]):
     completion_tokens = serializers.IntegerField()
     reasoning_tokens = serializers.IntegerField(help_text="Part of completion_tokens.")
     cost = serializers.CharField(help_text="US dollars as a decimal text, corrections included.")
+    cached_calls = serializers.IntegerField(help_text="Answered by the cache, or with an equal call.")
+    saved = serializers.CharField(help_text="What those had cost without the cache: US dollars as text.")
     latency_ms = serializers.IntegerField(help_text="Mean of a call.")
 
 
@@ -126,9 +128,10 @@ class BalancesSerializer(serializers.Serializer[Any]):
 
 def usage_body(row: UsageRow) -> JSON:
     """Sums as UsageSerializer documents them, and what they are of as UsageRowSerializer does."""
-    sums = {name: getattr(row, name) for name in COLUMNS if name not in ("start", "cost")}
+    sums = {name: getattr(row, name) for name in COLUMNS if name not in ("start", "cost", "saved")}
     start = row.bucket.isoformat() if row.bucket else None
-    return {"start": start, **sums, "cost": dollars(pricing.usd(row.cost_nano_usd))}
+    money = {"cost": row.cost_nano_usd, "saved": row.saved_nano_usd}
+    return {"start": start, **sums, **{name: dollars(pricing.usd(nano)) for name, nano in money.items()}}
 
 
 def usage_csv(rows: Iterable[UsageRow]) -> str:

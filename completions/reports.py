@@ -59,6 +59,7 @@ class Question:
 class UsageRow:
     """Sums of one bucket and group. `cost_nano_usd` lacks what the unpriced calls cost: nobody knows it.
 
+    `cached_calls` were answered by the cache or with another call, which saved `saved_nano_usd`.
     `group` is the subject's value (of keys and projects the id; "" where a call had none), `label` its name.
     """
 
@@ -72,6 +73,8 @@ class UsageRow:
     completion_tokens: int
     reasoning_tokens: int
     cost_nano_usd: int
+    cached_calls: int
+    saved_nano_usd: int
     latency_ms: int  # mean of a call
 
 

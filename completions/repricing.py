@@ -126,7 +126,7 @@ class Repricing:
         day = row.created_at.astimezone(UTC).date()
         cost, price = 0, None
         for part in arithmetic.billed(row, list(row.attempt_rows.all())):
-            usage = arithmetic.usage_of(part)
+            usage = part.usage
             if usage is None:
                 continue
             price = self._book.price(part.provider_slug, part.model, day)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from completions.errors import InvalidRequestError
-from completions.types import CompletionRequest
+from completions.types import CacheControl, CacheWish, CompletionRequest
 from providers.types import JSON
 
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
@@ -20,8 +20,18 @@ ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 ROUTING = frozenset(
     {"api_base", "base_url", "api_key", "extra_headers", "organization", "custom_llm_provider"},
 )
-BESIDE_CONFIG = frozenset({"model", "messages", "user", "provider", "stream", "stream_options"})
+BESIDE_CONFIG = frozenset(
+    {"model", "messages", "user", "provider", "stream", "stream_options", "cache", "cache_ttl_seconds"}
+)
 NAME_CAP = 200  # characters of `model`, `provider` and `user`: what their columns hold
+LONGEST_TTL = 366 * 24 * 3600  # seconds that a cached answer may be kept
+# What HTTP's own Cache-Control means here; the first that is said counts.
+HTTP_WORDS = {
+    "no-store": CacheControl.OFF,
+    "only-if-cached": CacheControl.ONLY,
+    "no-cache": CacheControl.REFRESH,
+    "max-age=0": CacheControl.REFRESH,
+}
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -217,6 +227,26 @@ def timeout_of(request: CompletionRequest) -> float | None:
     """Seconds the caller gives the whole call, None where it did not say."""
     value = request.config.get("timeout")
     return None if value is None else float(value)
+
+
+def cache_wish(control: Any, ttl_seconds: Any) -> CacheWish:
+    """What a request says of the cache. Raises InvalidRequestError with `param`."""
+    if control not in tuple(CacheControl):
+        words = ", ".join(word for word in CacheControl if word)
+        raise _wrong("cache", f"must be one of {words}, not {ascii(control)[:64]}")
+    if ttl_seconds is not None and (type(ttl_seconds) is not int or not 1 <= ttl_seconds <= LONGEST_TTL):
+        raise _wrong("cache_ttl_seconds", f"must be a whole number of seconds from 1 to {LONGEST_TTL}")
+    return CacheWish(CacheControl(control), ttl_seconds)
+
+
+def cache_wish_of_headers(cache_control: str, control: str, ttl: str) -> CacheWish:
+    """`cache_wish` of the headers Cache-Control, x-llmhub-cache and x-llmhub-cache-ttl; "" for none."""
+    if not control and cache_control:
+        said = {word.strip().lower() for word in cache_control.split(",")}
+        control = next((meant for word, meant in HTTP_WORDS.items() if word in said), "")
+    if ttl and not (ttl.isascii() and ttl.isdigit() and len(ttl) <= len(str(LONGEST_TTL))):
+        raise _wrong("x-llmhub-cache-ttl", f"must be a whole number of seconds from 1 to {LONGEST_TTL}")
+    return cache_wish(control.lower(), int(ttl) if ttl else None)
 
 
 def check_messages(messages: Any) -> list[JSON]:

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from completions import jobs
 from completions.jobs import job, time_left
-from completions.models import Adjustment, Completion, Job, Project, State, UsageRollup
+from completions.models import SPARED, Adjustment, Completion, Job, Project, State, UsageRollup
 from providers.types import JSON
 
 HOUR = timedelta(hours=1)
@@ -34,6 +34,8 @@ SUMS = (
     "completion_tokens",
     "reasoning_tokens",
     "cost_nano_usd",
+    "cached_calls",
+    "saved_nano_usd",
     "latency_ms",
 )
 
@@ -140,6 +142,8 @@ def _sums(hour: datetime) -> list[UsageRollup]:
         sum_completion_tokens=Coalesce(Sum("completion_tokens"), 0),
         sum_reasoning_tokens=Coalesce(Sum("reasoning_tokens"), 0),
         sum_cost_nano_usd=Coalesce(Sum("cost_nano_usd"), 0),
+        sum_cached_calls=Count("pk", filter=Q(cache__in=SPARED)),
+        sum_saved_nano_usd=Coalesce(Sum("saved_nano_usd"), 0),
         sum_latency_ms=Coalesce(Sum("latency_ms"), 0),
     )
     rows = {tuple(group[name] for name in GROUP): _rollup(hour, group) for group in groups.order_by()}

@@ -5,75 +5,50 @@ received is settled, and the row says so.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
-from contextvars import Context
-from typing import Any
+import uuid
+from collections.abc import Sequence
 
-from completions import ledger, revocation, running
+from completions import ledger, metrics, revocation, running
 from completions.admission import Admission, tightened
-from completions.answering import Answering, Cached, Outlet, Result
-from completions.errors import BudgetExceededError, CallEndedError, LLMServiceError, service_error
+from completions.answering import Cached, Result
+from completions.errors import BudgetExceededError, LLMServiceError, service_error
+from completions.ledger.writer import note_call
 from completions.limits import limiter
 from completions.meter import Meter
 from completions.models import State
 from completions.outcome import Failure, Outcome, observe, state_of
-from completions.streams import Tape
+from completions.pumped import OutletOf, Pumped
 from completions.tasks import unbroken
 from completions.types import Call
-from providers.dispatch import Dispatch
+from providers.dispatch import Dispatch, Tried
 from providers.errors import ProviderMisconfigured, UpstreamError
-from providers.types import StreamChunk, Target
+from providers.types import Answer, StreamChunk, Target, Usage
+
+logger = logging.getLogger(__name__)
 
 SLOW_SECONDS = 60.0
-ENDED = "The call was ended before its answer was complete."
 
 
-class Run(Answering):
+class Run(Pumped):
     """A call to the upstream, on its way."""
 
-    def __init__(
-        self,
-        call: Call,
-        admitted: Admission,
-        began: float,
-        outlet: "Callable[[Run], Outlet] | None" = None,
-    ) -> None:
-        self.call = call
+    def __init__(self, call: Call, admitted: Admission, began: float, outlet: OutletOf | None = None) -> None:
         self._began = began  # monotonic: when it was asked for
         self.id = admitted.opening.id
         self.admission = admitted
         self.grant = admitted.grant
         self.cached = Cached.BYPASS
+        self.saved_nano = 0  # by parts of the answer that were known
         self.meter = Meter(admitted.prompt)
-        self.dispatch = Dispatch(admitted.targets, call.operation, call.body, call.timeout_seconds)
-        tape = Tape()
-        self.reader = tape.reader()
-        self._outlet: Outlet = tape if outlet is None else outlet(self)
-        self._left: State | None = None  # it is to end so
-        self._interrupted = False  # the task that waits for it was cancelled
-        self._pulling = False
-        self._ended = False
+        self.dispatch = Dispatch(
+            admitted.targets, call.operation, call.body, call.timeout_seconds, tried=_Noted(self.id)
+        )
         self._used = 0  # tokens, for the key's limit
-        self._refused: LLMServiceError | None = None
-        self._pump: asyncio.Task[Any] | None = None
-        self._over: asyncio.Future[None] | None = None  # for who waits for the end beside the pump
-        if call.stream:
-            # An empty context: the one here is a request's, whose thread may be gone before the call is over.
-            self._pump = asyncio.get_running_loop().create_task(self._run(), context=Context())
-            self._pump.add_done_callback(_retrieve)
+        super().__init__(call, outlet)
 
-    # --- reading
-
-    async def outcome(self) -> Result:
-        if self._pump is None:  # nobody reads it piece by piece: the waiting task is the pump
-            self._pump = asyncio.current_task()
-            return await self._run()
-        try:
-            return await asyncio.shield(self._pump)
-        except asyncio.CancelledError:
-            await self.cancel(State.CLIENT_GONE)
-            raise
+    # --- who answers
 
     @property
     def provider(self) -> str:
@@ -91,29 +66,6 @@ class Run(Answering):
     def _target(self) -> Target:
         return self.dispatch.target or self.dispatch.targets[0]
 
-    # --- ending it
-
-    def stop(self, state: State) -> None:
-        """What the ledger does is never interrupted."""
-        if self._left is None and not self._ended:
-            self._left = state
-            if self._pulling and self._pump is not None:
-                self._pump.cancel()
-
-    async def cancel(self, state: State) -> None:
-        """`stop()`, and wait until the row is settled."""
-        self.stop(state)
-        if not self._ended and self._pump is not None and self._pump is not asyncio.current_task():
-            if self._over is None:
-                self._over = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._over])
-
-    async def fail(self, error: LLMServiceError, state: State = State.CANCELLED) -> None:
-        """End the call as `state`; whoever reads it gets `error`."""
-        if self._left is None and not self._ended:
-            self._refused = error
-        await self.cancel(state)
-
     # --- the pump
 
     async def _run(self) -> Result:
@@ -127,57 +79,51 @@ class Run(Answering):
                 outcome = await self._entered(tighter)
         finally:
             running.end(self)
-            revocation.unwatch(self, self.call.caller.api_key_id)
-            self._outlet.close()
-            limiter().give_back(self.admission.grant, self._used)
-            self._ended = True
-            if self._over is not None:
-                self._over.set_result(None)
-        if self._left is not None:
-            raise self._refused or (asyncio.CancelledError if self._interrupted else CallEndedError(ENDED))
+            revocation.unwatch(self, revocation.bond_of(self.call.caller))
+            limiter().give_back(self.grant, self._used)
+            self._finish()
+        if (ending := self._ending()) is not None:
+            raise ending
         if outcome.failure is not None:
             raise _told(outcome.failure, self.dispatch) from outcome.failure
+        if outcome.fault is not None:
+            raise outcome.fault
         return outcome.result()
 
     async def _entered(self, opening: ledger.Opening) -> Outcome:
         """The row, the answer, the settlement; and what all of it took, but for the upstream."""
         async with ledger.entry(opening) as entry:
             running.begin(self)
-            revocation.watch(self, self.call.caller.api_key_id)
+            revocation.watch(self, revocation.bond_of(self.call.caller))
             called = time.monotonic()
-            state, failure = await self._pulled(entry)
+            outcome = await self._pulled(entry)
             answered = time.monotonic()
-            outcome = Outcome(state, failure, self.meter, self.dispatch)
             await self._fill(entry, outcome)
+        metrics.cache(self.cached.value).inc()
         observe(self.call, outcome, called - self._began + time.monotonic() - answered)
         return outcome
 
-    async def _pulled(self, entry: ledger.Entry) -> tuple[State, Failure | None]:
-        """Pull the answer, and how that ended."""
+    async def _pulled(self, entry: ledger.Entry) -> Outcome:
+        """Pull the answer, and how that ended: whatever happens, what was used until then is settled."""
         self._entry = entry
+        entry.received(0)  # its progress is kept from here on
         try:
             await self._pull()
         except (UpstreamError, ProviderMisconfigured) as error:
-            return state_of(error), error
+            return self._ended_as(state_of(error), error)
         except asyncio.CancelledError:
-            return self._cancelled(), None
-        except Exception:
-            entry.final["error_code"] = "internal_error"
-            raise
-        return State.OK, None
+            return self._ended_as(self._cancelled())
+        except Exception as fault:
+            logger.exception("call %s failed by the hub's own fault", self.id)
+            return self._ended_as(State.UPSTREAM_ERROR, fault=fault)
+        return self._ended_as(State.OK)
 
-    def _cancelled(self) -> State:
-        """The state of a call whose pump was cancelled: by `stop`, or by who cancelled the waiting task."""
-        if self._left is None:
-            return self._interrupt()
-        if self._pump is not None:
-            self._pump.uncancel()  # it was only told to stop pulling
-        return self._left
-
-    def _interrupt(self) -> State:
-        self._interrupted = True
-        self._left = self._left or State.CLIENT_GONE
-        return self._left
+    def _ended_as(
+        self, state: State, failure: Failure | None = None, fault: Exception | None = None
+    ) -> Outcome:
+        return Outcome(
+            state, failure, self.meter, self.dispatch, fault, with_words=bool(self.admission.content_days)
+        )
 
     async def _pull(self) -> None:
         """The one part that may be interrupted."""
@@ -188,17 +134,34 @@ class Run(Answering):
             if self.call.stream:
                 await self.dispatch.stream(self)
             else:
-                self.meter.answer(await self.dispatch.complete())
+                self._answered(await self.dispatch.complete())
         finally:
             self._pulling = False
+
+    def _answered(self, answer: Answer) -> None:
+        try:
+            self.meter.answer(answer)
+        except Exception:
+            self._state_usage(answer.usage, anomaly=answer.usage_anomaly)
+            raise
 
     def put(self, chunks: Sequence[StreamChunk]) -> bool:
         """Chunks from the upstream (as its `Sink`): metered, and on to whoever reads."""
         meter = self.meter
-        for chunk in chunks:
-            meter.chunk(chunk)
+        try:
+            for chunk in chunks:
+                meter.chunk(chunk)
+        except Exception:
+            for chunk in chunks:
+                self._state_usage(chunk.usage, anomaly=chunk.usage_anomaly)
+            raise
         self._entry.received(meter.received)
         return self._outlet.put(chunks)
+
+    def _state_usage(self, usage: Usage | None, *, anomaly: bool) -> None:
+        """The upstream's own figures count, though the rest of what it said cannot be read."""
+        if usage is not None or anomaly:
+            self.meter.chunk(StreamChunk({}, usage=usage, usage_anomaly=anomaly))
 
     async def room(self) -> None:
         """Wait for a slow reader. One that takes nothing for SLOW_SECONDS is left."""
@@ -218,8 +181,25 @@ class Run(Answering):
             outcome.count()
         entry.attempts = outcome.attempts()
         entry.final = outcome.final(entry.attempts)
+        if self.cached is not Cached.BYPASS:
+            entry.final |= {"cache": self.cached.value, "saved_nano_usd": self.saved_nano}
         self._used = (entry.final["prompt_tokens"] or 0) + (entry.final["completion_tokens"] or 0)
         entry.content = outcome.content(self.call, self.admission.content_days)
+
+
+class _Noted(list[Tried]):
+    """The upstream calls of a dispatch, each noted as it begins: who recovers the row has to know where to.
+
+    It knows the call by its id alone: a cycle of references would leave every call to the garbage collector.
+    """
+
+    def __init__(self, call: uuid.UUID) -> None:
+        super().__init__()
+        self._call = call
+
+    def append(self, tried: Tried) -> None:
+        super().append(tried)
+        note_call(self._call, len(self), tried.target.model_id)
 
 
 def _told(failure: Failure, dispatch: Dispatch) -> LLMServiceError:
@@ -227,9 +207,3 @@ def _told(failure: Failure, dispatch: Dispatch) -> LLMServiceError:
     error = service_error(failure)
     error.details["attempts"] = dispatch.attempts
     return error
-
-
-def _retrieve(pump: "asyncio.Task[Any]") -> None:
-    """Look at a finished pump's outcome, so that asyncio does not complain when its reader has left."""
-    if not pump.cancelled():
-        pump.exception()

@@ -65,6 +65,11 @@ def calls() -> Collection[Running]:
     return tuple(_calls.get())
 
 
+def everywhere() -> Collection[tuple[asyncio.AbstractEventLoop, Running]]:
+    """Those of every loop of this process, as of now; from any thread."""
+    return [(loop, run) for loop, runs in _calls.everywhere() for run in tuple(runs)]
+
+
 def is_draining() -> bool:
     return _Process.draining
 

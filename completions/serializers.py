@@ -11,7 +11,7 @@ from completions import arithmetic
 from completions.models import Completion, CompletionContent, State
 from completions.requests import NAME_CAP
 from completions.schema import CONFIG, MESSAGES, NAME, TOOLS
-from completions.types import CompletionRequest, LLMResponse
+from completions.types import CacheWish, CompletionRequest, LLMResponse
 from providers.serializers import StrictSerializer
 from providers.types import JSON, NANO, Usage
 
@@ -71,6 +71,7 @@ class CompletionRequestSerializer(StrictSerializer):
         required=False, allow_null=True, help_text="Your own name for the person behind the call."
     )
     stream = FlagField(required=False, help_text="Answer as server-sent events.")
+    cache = CacheWish()  # of the headers
 
     def request(self) -> CompletionRequest:
         """What was asked for, not yet judged."""
@@ -81,6 +82,8 @@ class CompletionRequestSerializer(StrictSerializer):
             config=given.get("config", {}),
             provider=given.get("provider"),
             user=given.get("user") or "",
+            cache=self.cache.control,
+            cache_ttl_seconds=self.cache.ttl_seconds,
         )
 
 
@@ -147,6 +150,7 @@ class CompletionSerializer(serializers.ModelSerializer[Completion]):
     """A row of the ledger."""
 
     cost = serializers.SerializerMethodField(help_text="US dollars as a decimal text; null: no price known.")
+    saved = serializers.SerializerMethodField(help_text="What it had cost without the cache, in US dollars.")
     user = serializers.CharField(source="end_user", help_text="Your own name for the person behind the call.")
     provider = serializers.CharField(source="provider_slug")
     total_tokens = serializers.IntegerField(allow_null=True)
@@ -157,9 +161,12 @@ class CompletionSerializer(serializers.ModelSerializer[Completion]):
             "id", "request_id", "state", "requested_model", "model", "provider", "surface", "stream", "user",
             "finish_reason", "error_code", "error_message", "attempts", "prompt_tokens", "cached_tokens",
             "cache_write_tokens", "completion_tokens", "reasoning_tokens", "total_tokens", "usage_source",
-            "cost", "created_at", "finished_at", "first_token_ms", "latency_ms",
+            "cost", "cache", "saved", "created_at", "finished_at", "first_token_ms", "latency_ms",
         ]  # fmt: skip
         read_only_fields = fields
+
+    def get_saved(self, row: Completion) -> str:
+        return dollars(Decimal(row.saved_nano_usd) / NANO) or "0"
 
     def get_cost(self, row: Completion) -> str | None:
         cost = arithmetic.current_cost(row)

@@ -222,6 +222,7 @@ class LLMService:
             stream=stream,
             timeout_seconds=requests.timeout_of(request),
             end_user=request.user,
+            cache=requests.cache_wish(request.cache, request.cache_ttl_seconds),
         )
 
     async def _python_caller(self) -> Caller:

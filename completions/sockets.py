@@ -13,7 +13,10 @@ from completions.types import Caller
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 60.0  # that a reader may take nothing of what was sent
+SLOW_SECONDS = 60.0  # that a reader may take nothing of what was sent, and up to a look longer
+LOOKS = 4  # in that time
+CUT_SECONDS = 1.0  # that such a reader has to hear of it
+CLOSE_SECONDS = 10.0  # that any other has
 AUTH_SECONDS = 5.0  # until the first frame must have told who it is
 BURST_SECONDS = 4.0  # of messages that may come at once
 
@@ -62,11 +65,15 @@ def take_place(caller: Caller) -> Place:
     return Place(owner)
 
 
+class Gone(OSError):
+    """The websocket has ended: nothing can be sent."""
+
+
 class Socket(Protocol):
     """What a watch looks after."""
 
     caller: Caller | None
-    pumps: dict[str, asyncio.Task[None]]
+    pumps: set[asyncio.Task[None]]
     cut: Callable[[], None]
 
     async def leave(self, code: int, reason: str) -> None: ...
@@ -80,23 +87,26 @@ class Watch:
         self._socket = socket
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
-        self._sending_since = 0.0
+        self._used_at = self._loop.time()
         self._waiting = self._loop.call_later(AUTH_SECONDS, self._look_who)  # then for what never comes
+        self._senders = 0  # that wait for the reader
+        self.taken = 0  # frames that are on their way
+        self._looks = 0  # that saw it take nothing, in a row
         self._slow: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    def heard(self) -> None:
-        self._heard_at = self._loop.time()
+    def used(self) -> None:
+        """Something was asked, or an answer has ended."""
+        self._used_at = self._loop.time()
 
     def sending(self) -> None:
-        self._sending_since = self._loop.time()
-        if self._slow is None:  # one that is set already looks when this began
-            self._slow = self._loop.call_later(SLOW_SECONDS, self._look_whether_it_reads)
+        """Something is to be sent; who sends counts what is `taken`, and at the end calls `stopped`."""
+        self._senders += 1
+        if self._slow is None:
+            self._look_again()
 
-    def sent(self) -> None:
-        """All is on its way: the socket is in use, and its reader reads."""
-        self._heard_at, self._sending_since = self._sending_since, 0.0
+    def stopped(self) -> None:
+        self._senders -= 1
 
     def stop(self) -> None:
         self._waiting.cancel()
@@ -110,27 +120,31 @@ class Watch:
             self._waiting = self._loop.call_later(self._idle_seconds, self._look_whether_it_is_used)
 
     def _look_whether_it_is_used(self) -> None:
-        unused = 0.0 if self._socket.pumps else self._loop.time() - self._heard_at
+        unused = 0.0 if self._socket.pumps else self._loop.time() - self._used_at
         if unused >= self._idle_seconds:
             self._close("Nothing was asked for a long time.")
         else:
             self._waiting = self._loop.call_later(self._idle_seconds - unused, self._look_whether_it_is_used)
 
-    def _look_whether_it_reads(self) -> None:
+    def _look_again(self) -> None:
+        self._slow = self._loop.call_later(SLOW_SECONDS / LOOKS, self._look_whether_it_reads, self.taken)
+
+    def _look_whether_it_reads(self, taken: int) -> None:
         self._slow = None
-        if not self._sending_since:
-            return
-        left = self._sending_since + SLOW_SECONDS - self._loop.time()
-        if left > 0:
-            self._slow = self._loop.call_later(left, self._look_whether_it_reads)
+        if not self._senders or self.taken != taken:
+            self._looks = 0
         else:
+            self._looks += 1
+        if self._looks == LOOKS:
             self.is_slow = True
             self._close("The reader took nothing for a minute.")
             # Its buffers are full, so it hears of no close: the connection itself is broken.
-            self._slow = self._loop.call_later(1.0, self._socket.cut)
+            self._slow = self._loop.call_later(CUT_SECONDS, self._socket.cut)
+        elif self._senders:
+            self._look_again()
 
     def _close(self, reason: str, code: int = 4408) -> None:
-        for pump in list(self._socket.pumps.values()):
+        for pump in list(self._socket.pumps):
             pump.cancel()
         self._closing = self._loop.create_task(self._socket.leave(code, reason))
 

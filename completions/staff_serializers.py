@@ -25,7 +25,8 @@ class ProjectSerializer(StrictSerializer, serializers.ModelSerializer[Project]):
     class Meta:
         model = Project
         fields: ClassVar[list[str]] = [
-            "slug", "name", "members", "time_zone", "content_days", "enabled", "created_at",
+            "slug", "name", "members", "time_zone", "content_days", "cache_scope", "cache_group", "enabled",
+            "created_at",
         ]  # fmt: skip
         read_only_fields: ClassVar[list[str]] = ["created_at"]
 
@@ -37,7 +38,7 @@ class ApiKeySerializer(StrictSerializer, serializers.ModelSerializer[ApiKey]):
         model = ApiKey
         fields: ClassVar[list[str]] = [
             "id", "project", "name", "public_id", "last4", "allowed_models", "requests_per_minute",
-            "tokens_per_minute", "concurrent_calls", "log_content", "created_at", "expires_at",
+            "tokens_per_minute", "concurrent_calls", "log_content", "cache_mode", "created_at", "expires_at",
             "old_valid_until", "revoked_at", "last_used_at",
         ]  # fmt: skip
         read_only_fields: ClassVar[list[str]] = [

@@ -1,7 +1,7 @@
 """What a pump brings and readers take: the answer of a call, item by item."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from providers.types import StreamChunk
@@ -109,6 +109,41 @@ class Record(Generic[T]):
 
 class Tape(Record[StreamChunk]):
     """The chunks of one call."""
+
+
+class KeptRecord(Record[T]):
+    """Items that stay after they were read, for who comes later, up to `kept` bytes; `weigh` tells an item's.
+
+    Beyond that it drops what all have read, and its pump waits for room.
+    """
+
+    def __init__(self, kept: int, weigh: Callable[[T], int]) -> None:
+        super().__init__()
+        self.size = 0
+        self._kept = kept
+        self._weigh = weigh
+
+    def put(self, items: Sequence[T]) -> bool:
+        self.size += sum(map(self._weigh, items))
+        return super().put(items)
+
+    def _has_room(self) -> bool:
+        self._drop()
+        return self.size <= self._kept
+
+    def _droppable(self) -> int:
+        """The number of the first item that somebody may still want."""
+        return min((reader.place for reader in self._readers), default=self.first)
+
+    def _drop(self) -> None:
+        if self.size <= self._kept:
+            return
+        behind = self._droppable()
+        count = 0
+        while self.size > self._kept and self.first + count < behind:
+            self.size -= self._weigh(self._items[count])
+            count += 1
+        self._forget_before(self.first + count)
 
 
 class Reader(Generic[T]):

@@ -1,10 +1,27 @@
-"""Waiting that a cancellation cannot break: for work that must end once it was begun."""
+"""Work that must end once it was begun, and work that nobody waits for."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_background: set["asyncio.Task[Any]"] = set()
+
+
+def background(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """A task of its own, which nobody needs to keep or look at. It knows nothing of the request here."""
+    task = asyncio.get_running_loop().create_task(work, context=Context())
+    _background.add(task)
+    task.add_done_callback(_over)
+    return task
+
+
+def _over(task: "asyncio.Task[Any]") -> None:
+    _background.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at: asyncio need not complain
 
 
 async def unbroken(work: Awaitable[T]) -> tuple[T, asyncio.CancelledError | None]:

@@ -1,17 +1,20 @@
 """Tickets: a page shows one to open a websocket, where it can send no header, and no key in the address.
 
-Good for one use within TICKET_SECONDS; worth what its maker was: a key, or a signed-in person. Kept in the
-cache that all processes share, by their hash.
+Good for one use within TICKET_SECONDS; worth what its maker was: a key, or a signed-in person, for as long as
+the session lasts. Kept in the cache that all processes share, by their hash. The session's key is encrypted
+there under the ticket itself: who reads the cache learns no session.
 """
 
+import base64
 import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from cryptography.fernet import Fernet
 from django.core.cache import cache
 
-from completions.types import Caller
+from completions.types import Caller, Session
 
 TICKET_SECONDS = 30
 
@@ -27,7 +30,8 @@ class Ticket:
 def issue(caller: Caller) -> Ticket:
     """A new ticket of a caller."""
     text = secrets.token_urlsafe(24)
-    facts = (caller.project_id, caller.project, caller.api_key_id, caller.user_id)
+    sealed = None if caller.session is None else _seal(text).encrypt(caller.session.key.encode())
+    facts = (caller.project_id, caller.project, caller.api_key_id, caller.user_id, sealed)
     cache.set(_name(text), facts, TICKET_SECONDS)
     return Ticket(text, datetime.now(UTC) + timedelta(seconds=TICKET_SECONDS))
 
@@ -37,8 +41,15 @@ def redeem(text: str) -> Caller | None:
     facts = cache.get(_name(text))
     if facts is None or not cache.delete(_name(text)):  # of two at once, one deletes it
         return None
-    project_id, project, api_key_id, user_id = facts
-    return Caller(project_id, project, api_key_id, user_id, "ws")
+    project_id, project, api_key_id, user_id, sealed = facts
+    session = None if sealed is None else Session(_seal(text).decrypt(sealed).decode())
+    return Caller(project_id, project, api_key_id, user_id, "ws", session=session)
+
+
+def _seal(text: str) -> Fernet:
+    """Opens only with the ticket, which is not kept."""
+    digest = hashlib.sha256(f"ws-ticket-seal:{text}".encode()).digest()
+    return Fernet(base64.urlsafe_b64encode(digest))
 
 
 def _name(text: str) -> str:

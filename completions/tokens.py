@@ -9,11 +9,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from providers.wire_json import dumped
 
 if TYPE_CHECKING:
     import tiktoken
@@ -52,13 +55,32 @@ PER_ENUM_ITEM = 3
 AFTER_TOOLS = 12
 PER_TOOL_CALL = 3
 
-# Tokens of an image of unknown size, in low and in any other detail (as if 1024 x 1024: four tiles):
+# Tokens of an image of unknown size: in low detail, in any other (as if 1024 x 1024: four tiles), and of the
+# largest there can be (2048 x 768: eight tiles). Models that count patches, and other vendors', know no tiles
+# and no low detail; none of them takes more than PATCHES from one image (OpenAI's `detail: original`).
 # https://platform.openai.com/docs/guides/images-vision#calculating-costs
-IMAGES = (("gpt-4o-mini", 2833, 25501), ("gpt-5", 70, 630), ("o1", 75, 675), ("o3", 75, 675), ("", 85, 765))
+PATCHES = 10_000
+IMAGES = (
+    ("gpt-4o-mini", 2833, 25501, 48169),
+    ("gpt-4o", 85, 765, 1445),
+    ("gpt-4-", 85, 765, 1445),
+    ("gpt-5", 70, 630, PATCHES),
+    ("o1", 75, 675, 1275),
+    ("o3", 75, 675, 1275),
+    ("", 85, 765, PATCHES),
+)
 AUDIO_PER_SECOND = 10  # https://platform.openai.com/docs/guides/realtime-costs
 AUDIO_BYTES_PER_SECOND = {"wav": 48_000}  # 24 kHz, 16 bit; compressed formats by the other number
 COMPRESSED_BYTES_PER_SECOND = 8_000
+AUDIO_LEAST_BYTES_PER_TOKEN = 20  # 6 kbit/s of Opus, and the 32 tokens a second of the dearest vendor
 FILE_BYTES_PER_TOKEN = 16  # our guess: nobody publishes one
+
+# Of a tool and of a JSON schema, what OpenAI's formula says something of, where it is of that type.
+Covered = Mapping[str, type | tuple[type, ...]]
+IN_TOOL: Covered = {"type": str, "function": dict}
+IN_FUNCTION: Covered = {"name": str, "description": str, "parameters": dict, "strict": bool}
+IN_SCHEMA: Covered = {"type": str, "properties": dict, "items": dict, "additionalProperties": bool}
+IN_PROPERTY: Covered = {**IN_SCHEMA, "description": str, "enum": list}
 
 _loaded: set[str] = set()
 
@@ -85,16 +107,15 @@ def count_messages(
     return ChatPrompt(messages, tools).count(model or "")
 
 
-def upper_bound(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-) -> int:
-    """At least what `count_messages` says for any model, without encoding: a token is at least one byte."""
-    return ChatPrompt(messages, tools).upper_bound()
-
-
 def is_loaded(model: str | None) -> bool:
     """Whether the model's encoding is in memory: else the first count takes a third of a second."""
     return _encoding_of(model or "")[0] in _loaded
+
+
+def load(models: Iterable[str]) -> None:
+    """Read the encodings of `models`, so that no call of theirs has to wait for it."""
+    for name in {_encoding_of(model)[0] for model in models}:
+        _load(name)
 
 
 def _bytes(text: str) -> int:
@@ -166,42 +187,68 @@ def _pieces(text: str) -> Iterator[tuple[str, bool]]:
 
 
 class ChatPrompt:
-    """A chat prompt taken apart once: its texts, and what is counted beside them, whatever the model."""
+    """A chat prompt taken apart once: its texts, and what is counted beside them, whatever the model.
+
+    `beside`: what else of the request a model reads. `open_ended`: it points at what it does not hold.
+    """
 
     def __init__(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        beside: Mapping[str, Any] | None = None,
     ) -> None:
         self.texts: list[str] = []
-        self.plain = True
+        self.plain = not (tools or beside)
+        self.open_ended = False
         self._fixed = PER_REPLY
         self._images: list[bool] = []  # of each, whether it is of low detail
-        self._functions = 0
+        self._media = self._media_most = 0  # tokens of audio and files: as a rule, and at most
+        self._margin = 0  # bytes that some models read and others do not
+        self._declared = {**({"tools": tools} if tools else {}), **(beside or {})}
+        self._declarations: _Declarations | None = None  # made where tokens are counted
         for message in messages:
             self._message(message)
-        if tools:
-            self._tools(tools)
+        declared = len(dumped(self._declared)) + AFTER_TOOLS if self._declared else 0
+        self._size = sum(map(_bytes, self.texts)) + declared
 
     def count(self, model: str) -> TokenCount:
         """Its tokens for `model`."""
         encoding, known = _encoding_of(model)
         exact = known and self.plain and bool(PUBLISHED_FORMAT.match(_base_model(model)))
-        count = self._fixed + self._functions * PER_FUNCTION[encoding]
+        count = self._fixed + self._media
+        texts: Iterable[str] = self.texts
         if self._images:
-            low, high = _image_tokens(_base_model(model))
-            count += sum(low if is_low else high for is_low in self._images)
-        for text in self.texts:
+            low, usual, _ = _image_tokens(_base_model(model))
+            count += sum(low if is_low else usual for is_low in self._images)
+        if self._declared:
+            declared = self._declarations = self._declarations or _Declarations(self._declared)
+            count += declared.fixed + declared.functions * PER_FUNCTION[encoding]
+            texts = chain(texts, declared.texts)
+        for text in texts:
             tokens, seamless = _measured(text, encoding)
             count += tokens
             exact = exact and seamless
         return TokenCount(count, exact)
 
+    def slack(self, model: str) -> int:
+        """What is to be added to `count` for the largest images, the densest audio and files there can be."""
+        low, usual, most = _image_tokens(_base_model(model))
+        of_low = most - low if most == PATCHES else 0
+        images = sum(of_low if is_low else most - usual for is_low in self._images)
+        return self._media_most - self._media + images
+
     def upper_bound(self) -> int:
         """At least its tokens for any model, without encoding: a token is at least one byte."""
-        bound = self._fixed + self._functions * max(PER_FUNCTION.values())
-        if self._images:
-            low, high = _image_tokens("gpt-4o-mini")  # the dearest
-            bound += sum(low if is_low else high for is_low in self._images)
-        return bound + sum(map(_bytes, self.texts))
+        low = self._images.count(True)
+        images = low * PATCHES + (len(self._images) - low) * IMAGES[0][3]  # the dearest
+        return self._fixed + self._media_most + images + self._margin + self._size
+
+    def rough(self, bytes_per_token: int) -> int:
+        """Its tokens, roughly, for any model and without encoding."""
+        _, low, usual, _ = IMAGES[-1]
+        images = sum(low if is_low else usual for is_low in self._images)
+        return (self._fixed + self._size) // bytes_per_token + self._media + images
 
     def _message(self, message: Mapping[str, Any]) -> None:
         self._fixed += PER_MESSAGE
@@ -235,10 +282,14 @@ class ChatPrompt:
                 self._image(image.get("image_url"))
             case {"type": "input_audio", "input_audio": {"data": str(data), **audio}}:
                 rate = AUDIO_BYTES_PER_SECOND.get(str(audio.get("format")), COMPRESSED_BYTES_PER_SECOND)
-                self._fixed += _decoded(data) * AUDIO_PER_SECOND // rate + 1
+                size = _decoded(data)
+                self._media += size * AUDIO_PER_SECOND // rate + 1
+                self._media_most += size // AUDIO_LEAST_BYTES_PER_TOKEN + 1
             case {"type": "file", "file": {"file_data": str(data)}}:
-                self._fixed += _decoded(data) // FILE_BYTES_PER_TOKEN + 1
+                self._media += _decoded(data) // FILE_BYTES_PER_TOKEN + 1
+                self._media_most += _decoded(data) + 1
             case _:
+                self.open_ended = self.open_ended or _points_elsewhere(part)
                 self._other(part)
         self.plain = False
 
@@ -253,48 +304,88 @@ class ChatPrompt:
                 case {"function": {"name": str(name), "arguments": str(arguments)}}:
                     self._fixed += PER_TOOL_CALL
                     self.texts += (name, arguments)
+                    self._margin += _bytes(str(call.get("id")))
                 case _:
                     self._other(call)
-
-    def _tools(self, tools: Sequence[Mapping[str, Any]]) -> None:
-        self.plain = False
-        for tool in tools:
-            match tool:
-                case {"function": {"name": str(name), **function}}:
-                    self._functions += 1
-                    self.texts.append(f"{name}:{_line(function.get('description'))}")
-                    self._properties(function.get("parameters"))
-                case _:
-                    self._other(tool)
-        self._fixed += AFTER_TOOLS
-
-    def _properties(self, schema: object) -> None:
-        properties = schema.get("properties") if isinstance(schema, Mapping) else None
-        if not properties or not isinstance(properties, Mapping):
-            return
-        self._fixed += PER_PROPERTIES
-        for name, value in properties.items():
-            self._fixed += PER_PROPERTY
-            spec = value if isinstance(value, Mapping) else {}
-            self.texts.append(f"{name}:{spec.get('type', '')}:{_line(spec.get('description'))}")
-            if isinstance(items := spec.get("enum"), list):
-                self._fixed += PER_ENUM + PER_ENUM_ITEM * len(items)
-                self.texts += map(str, items)
-            self._properties(spec)
-            self._properties(spec.get("items"))
 
     def _other(self, value: object) -> None:
         """What no rule covers counts as its JSON."""
         self.plain = False
-        self.texts.append(
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        )
+        self.texts.append(_text(value))
+
+
+class _Declarations:
+    """What a request tells the model beside its messages: functions by OpenAI's formula, the rest as JSON."""
+
+    def __init__(self, declared: Mapping[str, Any]) -> None:
+        self.texts: list[str] = []
+        self.fixed = 0
+        self.functions = 0
+        for name, value in declared.items():
+            if name in ("tools", "functions") and isinstance(value, list | tuple):
+                self.fixed = AFTER_TOOLS
+                for tool in value:
+                    self._tool(tool if name == "tools" else {"function": tool})
+            else:
+                self.texts.append(_text(value))
+
+    def _tool(self, tool: object) -> None:
+        match tool:
+            case {"function": {"name": str(name), **function}, **rest}:
+                self.functions += 1
+                self.texts.append(f"{name}:{_line(function.get('description'))}")
+                self._schema(function.get("parameters"), IN_SCHEMA)
+                self._rest(function, IN_FUNCTION)
+                self._rest(rest, IN_TOOL)
+            case _:
+                self.texts.append(_text(tool))
+
+    def _schema(self, schema: object, covered: Covered) -> None:
+        """Its properties; and what the formula is silent about, such as anyOf and $defs."""
+        if not isinstance(schema, dict):
+            return
+        properties = schema.get("properties")
+        if isinstance(properties, dict) and properties:
+            self.fixed += PER_PROPERTIES
+            for name, spec in properties.items():
+                self._property(name, spec)
+        self._schema(schema.get("items"), IN_SCHEMA)
+        required = schema.get("required")
+        if isinstance(required, list) and all(isinstance(name, str) for name in required):
+            self.texts += set(required).difference(properties if isinstance(properties, dict) else ())
+            covered = {**covered, "required": list}
+        self._rest(schema, covered)
+
+    def _property(self, name: str, value: object) -> None:
+        self.fixed += PER_PROPERTY
+        spec = value if isinstance(value, dict) else {}
+        kind = spec.get("type", "")
+        self.texts.append(f"{name}:{kind if isinstance(kind, str) else ''}:{_line(spec.get('description'))}")
+        if isinstance(items := spec.get("enum"), list):
+            self.fixed += PER_ENUM + PER_ENUM_ITEM * len(items)
+            self.texts += map(_text, items)
+        self._schema(spec, IN_PROPERTY)
+
+    def _rest(self, given: Mapping[Any, Any], covered: Covered) -> None:
+        rest = {name: value for name, value in given.items() if not isinstance(value, covered.get(name, ()))}
+        if rest:
+            self.texts.append(_text(rest))
+
+
+def _points_elsewhere(part: object) -> bool:
+    """Whether a part of a message names a file or a video that is not in it: nobody knows how long it is."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return isinstance(kind, str) and any(word in kind for word in ("file", "video", "document"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 @lru_cache(maxsize=256)
-def _image_tokens(model: str) -> tuple[int, int]:
-    """Of an image in low and in any other detail."""
-    return next((low, high) for name, low, high in IMAGES if model.startswith(name))
+def _image_tokens(model: str) -> tuple[int, int, int]:
+    """Of an image in low detail, in any other, and at most."""
+    return next((low, usual, most) for name, low, usual, most in IMAGES if model.startswith(name))
 
 
 def _line(description: object) -> str:

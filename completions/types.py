@@ -5,10 +5,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from completions.errors import LLMServiceError
 from providers.types import JSON, Operation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person's session, by its key. That is a secret: it is shown nowhere, and written down nowhere."""
+
+    key: str = field(repr=False)
 
 
 class Caller(NamedTuple):
@@ -18,8 +26,27 @@ class Caller(NamedTuple):
     project: str  # slug
     api_key_id: int | None = None
     user_id: int | None = None
-    surface: str = "python"  # api, v1, ws, python
+    surface: str = "python"  # api, v1, ws, python, admin
     request_id: str = ""  # made here when the surface has none
+    session: Session | None = None  # whose end is the end of its calls
+
+
+class CacheControl(StrEnum):
+    """What a request says of the cache, in `x-llmhub-cache`."""
+
+    DEFAULT = ""  # as its model and key say
+    ON = "on"  # also where it is not deterministic
+    OFF = "off"  # neither read nor kept
+    REFRESH = "refresh"  # not read; the fresh answer is kept
+    ONLY = "only"  # from the cache, or an error
+
+
+class CacheWish(NamedTuple):
+    """A request's own words on the cache."""
+
+    control: CacheControl = CacheControl.DEFAULT
+    ttl_seconds: int | None = None  # how long its answer is kept
+    by_staff: bool = False  # it counts whatever model and key force
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +62,8 @@ class CompletionRequest:
     config: Mapping[str, Any] = field(default_factory=dict)
     provider: str | None = None
     user: str = ""
+    cache: str = ""  # a word of CacheControl
+    cache_ttl_seconds: int | None = None  # how long its answer is kept
 
 
 class Call(NamedTuple):
@@ -49,6 +78,7 @@ class Call(NamedTuple):
     end_user: str = ""
     operation: Operation = Operation.CHAT
     raw: bytes = b""  # the request as it came, where it came as JSON: what its content is kept as
+    cache: CacheWish = CacheWish()
 
 
 class Standing(NamedTuple):
@@ -87,6 +117,8 @@ class Metadata(NamedTuple):
     finish_reason: str | None
     attempts: int  # upstream calls made for it
     cache: str = "BYPASS"  # what the cache did, as in the header x-llmhub-cache
+    age_seconds: int | None = None  # of a kept answer
+    similarity: float | None = None  # of the question that it answered, where that was another
     standings: Standings = Standings()
 
 
@@ -111,6 +143,8 @@ class Started(NamedTuple):
     provider: str
     attempts: int
     cache: str = "BYPASS"  # as in Metadata
+    age_seconds: int | None = None
+    similarity: float | None = None
     standings: Standings = Standings()
 
 

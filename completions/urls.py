@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.routers import SimpleRouter
 
-from completions import report_views, staff_views, views
+from completions import cache_views, report_views, staff_views, views
 from providers import urls as provider_urls
 
 schema = SpectacularAPIView.as_view(
@@ -33,6 +33,7 @@ urlpatterns = [
     path("costs/estimate/", views.CostEstimateView.as_view(), name="cost-estimate"),
     path("usage/", report_views.UsageView.as_view(), name="usage"),
     path("budgets/", report_views.BudgetsView.as_view(), name="budgets"),
+    path("cache/", cache_views.CacheView.as_view(), name="cache"),
     path("schema/", schema, name="api-schema"),
     path("docs/", docs, name="api-docs"),
     re_path(r"^(?P<path>.*)$", views.UnknownView.as_view()),

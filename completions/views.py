@@ -95,12 +95,14 @@ class CompletionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Generi
 
 
 PAGING = ("cursor", "limit")
+CACHE_HEADERS = ("cache-control", "x-llmhub-cache", "x-llmhub-cache-ttl")
 
 
 def checked_request(request: Request) -> serializers.CompletionRequestSerializer:
     """The body of `POST /api/completions/`, its fields checked. Raises DRF's ValidationError and its like."""
     asked = serializers.CompletionRequestSerializer(data=request.data)
     asked.is_valid(raise_exception=True)
+    asked.cache = requests.cache_wish_of_headers(*(request.headers.get(name, "") for name in CACHE_HEADERS))
     return asked
 
 
@@ -120,7 +122,7 @@ async def _opened(service: LLMService, request: CompletionRequest) -> EventStrea
 def answer_headers(answered: Metadata) -> dict[str, str]:
     """What the headers of a whole answer tell of it."""
     cost = serializers.dollars(answered.cost)
-    return _headers(answered) | ({} if cost is None else {"x-llmhub-cost-usd": cost})
+    return call_headers(answered) | ({} if cost is None else {"x-llmhub-cost-usd": cost})
 
 
 def stream_headers(started: Started) -> dict[str, str]:
@@ -129,15 +131,23 @@ def stream_headers(started: Started) -> dict[str, str]:
         "Content-Type": "text/event-stream",
         "Cache-Control": "no-cache",
         "X-Accel-Buffering": "no",
-        **_headers(started),
+        **call_headers(started),
     }
 
 
-def _headers(answered: Metadata | Started) -> dict[str, str]:
-    """Names of staff and callers may hold any letter; a header may not."""
+def call_headers(answered: Metadata | Started) -> dict[str, str]:
+    """What the headers of any answer to a call tell of it.
+
+    Names of staff and callers may hold any letter; a header may not.
+    """
+    kept = {} if answered.age_seconds is None else {"Age": str(answered.age_seconds)}
+    if answered.similarity is not None:
+        kept["x-llmhub-cache-similarity"] = f"{answered.similarity:.4f}"
     return {
+        **kept,
         "x-llmhub-model": ascii(answered.model)[1:-1],
         "x-llmhub-provider": answered.provider,
+        "x-llmhub-cache": answered.cache,
         "x-llmhub-attempts": str(answered.attempts),
         **rate_limit_headers(answered.standings),
     }

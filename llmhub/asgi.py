@@ -42,7 +42,7 @@ async def no_socket(scope: Any, receive: Any, send: Any) -> None:
 async def http(scope: Any, receive: Any, send: Any) -> None:
     """The data plane first: it is what must be fast, and it needs nothing of Django's request cycle."""
     path: str = scope["path"]
-    if path.startswith("/v1/"):
+    if path.startswith("/v1/") or path == "/v1" or path in v1.WITHOUT_V1:
         await data_plane(scope, receive, send)
     elif path in keyed.PATHS and keyed.takes(scope):
         await keyed_application(scope, receive, send)

@@ -10,20 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfoNotFoundError
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
-BASE_DIR = Path(__file__).resolve().parent.parent
+from llmhub import values
+
+BASE_DIR = values.BASE_DIR
 SECRET = frozenset(
     {"DATABASE_URL", "REDIS_URL", "LLMHUB_SECRET_KEY", "LLMHUB_ENCRYPTION_KEYS", "LLMHUB_METRICS_TOKEN"}
 )
 # Callers are told within a second that the database is away, and it is used again as soon as it is back. A
 # connection that cannot be made is not tried again after ever longer pauses, but when it is next wanted.
 POOL = {"min_size": 1, "max_size": 10, "timeout": 0.7, "reconnect_timeout": 0}
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True)
@@ -63,120 +64,47 @@ def _raw(name: str) -> str | None:
         ) from error
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _flag(value: str) -> bool:
-    if value.lower() in ("1", "true", "yes", "on"):
-        return True
-    if value.lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("expected true or false")
-
-
-def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError(f"expected a whole number from {minimum} to {maximum}") from None
-        if not minimum <= number <= maximum:
-            raise ValueError(f"expected a whole number from {minimum} to {maximum}")
-        return number
-
-    return parse
-
-
-def _names(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _host_ports(value: str) -> list[str]:
-    entries = _names(value)
-    for entry in entries:
-        host, _, port = entry.rpartition(":")
-        if not host or not (port == "*" or port.isdigit()):
-            raise ValueError(f"{entry!r} is not host:port (or host:*)")
-    return entries
-
-
-def _origins(value: str) -> list[str]:
-    entries = _names(value)
-    for entry in entries:
-        if not entry.startswith(("http://", "https://")) or entry.count("/") != 2:
-            raise ValueError(f"{entry!r} is not an origin (scheme://host[:port], no path)")
-    return entries
-
-
-def _level(value: str) -> str:
-    if value.upper() not in LOG_LEVELS:
-        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
-    return value.upper()
-
-
-def _time_zone(value: str) -> str:
-    return ZoneInfo(value).key
-
-
-def _directory(value: str) -> Path:
-    path = Path(value)
-    return path if path.is_absolute() else BASE_DIR / path
-
-
-def _redis(value: str) -> str:
-    if value and not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("expected redis://, rediss:// or unix://")
-    return value
-
-
-def _database(value: str) -> str:
-    if value and not value.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ValueError("expected sqlite://, postgres:// or postgresql://")
-    return value
-
-
 SETTINGS = (
-    Setting("HOST", _text, "127.0.0.1", "Address the server listens on.", "127.0.0.1"),
-    Setting("PORT", _whole(1, 65535), "8000", "Port the server listens on.", "8000"),
+    Setting("HOST", values.text, "127.0.0.1", "Address the server listens on.", "127.0.0.1"),
+    Setting("PORT", values.whole(1, 65535), "8000", "Port the server listens on.", "8000"),
     Setting(
         "DATABASE_URL",
-        _database,
+        values.database,
         "",
         "Database; empty: SQLite inside `LLMHUB_DATA_DIR`.",
         "postgres://user:password@host:5432/llmhub",
     ),
     Setting(
         "REDIS_URL",
-        _redis,
+        values.redis,
         "",
         "Redis for the cache and for more than one process; empty: in-process memory.",
         "redis://host:6379/0",
     ),
     Setting(
         "WEB_CONCURRENCY",
-        _whole(1, 256),
+        values.whole(1, 256),
         "1",
         "Server processes. More than one needs `REDIS_URL` and PostgreSQL.",
         "4",
     ),
     Setting(
         "LLMHUB_DATA_DIR",
-        _directory,
+        values.directory,
         ".llmhub",
         "Where the embedded hub keeps its database, key files and spool.",
         "/var/lib/llmhub",
     ),
     Setting(
         "LLMHUB_SECRET_KEY",
-        _text,
+        values.text,
         "",
         "Django's secret key (sessions, CSRF). Empty: a 0600 file in `LLMHUB_DATA_DIR`, when embedded.",
         "a-long-random-text",
     ),
     Setting(
         "LLMHUB_ENCRYPTION_KEYS",
-        _names,
+        values.names,
         "",
         "Secrets that encrypt provider keys, newest first, comma-separated. Empty: a 0600 file in "
         "`LLMHUB_DATA_DIR`, when embedded.",
@@ -184,116 +112,171 @@ SETTINGS = (
     ),
     Setting(
         "LLMHUB_ALLOWED_HOSTS",
-        _names,
+        values.names,
         "",
         "Host names the hub answers to, besides localhost and `HOST`.",
         "hub.example.com",
     ),
     Setting(
         "LLMHUB_TRUSTED_ORIGINS",
-        _origins,
+        values.origins,
         "",
         "Origins whose pages may post to the admin behind a TLS proxy.",
         "https://hub.example.com",
     ),
     Setting(
         "LLMHUB_EGRESS_ALLOW",
-        _host_ports,
+        values.host_ports,
         "",
         "Private upstreams the hub may call, as host:port or host:*.",
         "10.0.0.5:8000,ollama.internal:11434",
     ),
     Setting(
-        "LLMHUB_TIME_ZONE", _time_zone, "UTC", "Time zone of the admin and of new projects.", "Europe/Berlin"
+        "LLMHUB_TIME_ZONE",
+        values.time_zone,
+        "UTC",
+        "Time zone of the admin and of new projects.",
+        "Europe/Berlin",
     ),
-    Setting("LLMHUB_LOG_LEVEL", _level, "INFO", "Least severe level that is logged.", "INFO"),
+    Setting("LLMHUB_LOG_LEVEL", values.level, "INFO", "Least severe level that is logged.", "INFO"),
     Setting(
         "LLMHUB_MAX_BODY_BYTES",
-        _whole(1024, 1 << 30),
+        values.whole(1024, 1 << 30),
         str(20 << 20),
         "Largest request body that is read.",
         "20971520",
     ),
     Setting(
         "LLMHUB_DEFAULT_PROJECT",
-        _text,
+        values.text,
         "default",
         "Slug of the project that pays for Python calls which name none.",
         "default",
     ),
     Setting(
         "LLMHUB_LEDGER_DAYS",
-        _whole(0, 36_500),
+        values.whole(0, 36_500),
         "0",
         "Days that calls stay in the ledger; their hourly sums stay for good. 0: for ever.",
         "400",
     ),
     Setting(
+        "LLMHUB_CACHE",
+        values.cache_mode,
+        "deterministic",
+        "Calls that the cache answers where neither model nor key says: deterministic (temperature 0, a "
+        "seed, embeddings), on (all), or off.",
+        "deterministic",
+    ),
+    Setting(
+        "LLMHUB_CACHE_TTL_SECONDS",
+        values.whole(1, 366 * 86_400),
+        "86400",
+        "How long a cached answer is given, where neither model nor request says.",
+        "86400",
+    ),
+    Setting(
+        "LLMHUB_CACHE_MEMORY_BYTES",
+        values.whole(1 << 20, 1 << 40),
+        str(64 << 20),
+        "What the cache may hold in memory; then the longest unused goes. Not with `REDIS_URL`.",
+        "67108864",
+    ),
+    Setting(
+        "LLMHUB_CACHE_ENTRY_BYTES",
+        values.whole(1024, 1 << 30),
+        str(1 << 20),
+        "Largest answer that is cached.",
+        "1048576",
+    ),
+    Setting(
+        "LLMHUB_CACHE_STORED_BYTES",
+        values.whole(1 << 20, 1 << 50),
+        str(1 << 30),
+        "What cached answers may take in the database; then the longest unused go.",
+        "1073741824",
+    ),
+    Setting(
+        "LLMHUB_SEMANTIC_CACHE",
+        values.text,
+        "",
+        "Embedding model, as callers name it, by which questions that mean the same share an answer, for "
+        "models that allow it. Empty: only equal questions do.",
+        "openai/text-embedding-3-small",
+    ),
+    Setting(
         "LLMHUB_MOST_CALLS",
-        _whole(1, 1_000_000),
+        values.whole(1, 1_000_000),
         "10000",
         "Calls that one process runs at a time; further ones are told 503.",
         "10000",
     ),
     Setting(
         "LLMHUB_STREAM_GRACE_SECONDS",
-        _whole(0, 3600),
+        values.whole(0, 3600),
         "30",
         "How long a stream goes on after its last websocket was lost.",
         "30",
     ),
     Setting(
         "LLMHUB_SOCKET_IDLE_SECONDS",
-        _whole(1, 86_400),
+        values.whole(1, 86_400),
         "3600",
         "After that a websocket on which nothing happens is closed.",
         "3600",
     ),
     Setting(
         "LLMHUB_SOCKET_MESSAGES_PER_SECOND",
-        _whole(1, 10_000),
+        values.whole(1, 10_000),
         "20",
         "Messages that one websocket may send, in the long run.",
         "20",
     ),
-    Setting("LLMHUB_STREAMS_PER_SOCKET", _whole(1, 1000), "16", "Streams that run on one websocket.", "16"),
+    Setting(
+        "LLMHUB_STREAMS_PER_SOCKET", values.whole(1, 1000), "16", "Streams that run on one websocket.", "16"
+    ),
     Setting(
         "LLMHUB_SOCKETS_PER_KEY",
-        _whole(1, 1_000_000),
+        values.whole(1, 1_000_000),
         "10000",
         "Websockets that one key may have open at a process.",
         "10000",
     ),
     Setting(
         "LLMHUB_SOCKETS_PER_USER",
-        _whole(1, 1_000_000),
+        values.whole(1, 1_000_000),
         "50",
         "Websockets that one signed-in person may have open at a process.",
         "50",
     ),
     Setting(
         "LLMHUB_CORS_ORIGINS",
-        _origins,
+        values.origins,
         "",
         "Origins whose pages may call the hub with a key or ticket. Empty: none.",
         "https://app.example.com",
     ),
     Setting(
         "LLMHUB_METRICS_TOKEN",
-        _text,
+        values.text,
         "",
-        "What `/metrics` asks for as a bearer token. Empty: it answers only while `HOST` is loopback.",
+        "What `/metrics` asks for as a bearer token. Empty: it answers only while `HOST` is loopback, "
+        "and not through a proxy.",
         "a-long-random-text",
     ),
     Setting(
         "LLMHUB_DRAIN_SECONDS",
-        _whole(0, 3600),
+        values.whole(0, 3600),
         "60",
         "How long running calls may finish after SIGTERM.",
         "60",
     ),
     Setting(
-        "LLMHUB_DEBUG", _flag, "false", "Django's debug pages. Never on a hub that others reach.", "false"
+        "LLMHUB_DEBUG",
+        values.flag,
+        "false",
+        "Django's debug pages. Never on a hub that others reach.",
+        "false",
     ),
 )
 
@@ -351,10 +334,14 @@ def database(url: str, data_dir: Path) -> dict[str, Any]:
     return config
 
 
-def cache(redis_url: str) -> dict[str, Any]:
+def cache(redis_url: str, memory_bytes: int) -> dict[str, Any]:
     """Django's CACHES entry: django-redis where Redis is given, else memory of this process."""
     if not redis_url:
-        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "llmhub"}
+        return {
+            "BACKEND": "completions.cache.memory.MemoryCache",
+            "LOCATION": "llmhub",
+            "OPTIONS": {"MOST_BYTES": memory_bytes},
+        }
     return {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": redis_url,

@@ -48,6 +48,21 @@ async def _close_limiter() -> None:
     await limits.aclose()
 
 
+async def _load_cache() -> None:
+    """What was cached before this process began; calls need not wait for it."""
+    from completions.cache import index
+    from completions.tasks import background
+
+    background(sync_to_async(index.load, thread_sensitive=False)())
+
+
+async def _write_cache_rows() -> None:
+    from completions.cache import index, stores
+
+    await sync_to_async(index.flush)()
+    await stores.aclose()
+
+
 async def _write_key_uses() -> None:
     from completions import keys
 
@@ -77,10 +92,30 @@ async def _bound_calls() -> None:
     running.limit(settings.LLMHUB_MOST_CALLS)
 
 
+async def _load_encodings() -> None:
+    """Else the first stream that is cut off waits for them. (Hubs of tests are not in the main thread.)"""
+    from completions.tasks import background
+
+    if threading.current_thread() is threading.main_thread():
+        background(sync_to_async(_encodings, thread_sensitive=False)())
+
+
+def _encodings() -> None:
+    from completions import tokens
+    from providers import database, registry
+    from providers.types import ProviderType
+
+    with database.glance():
+        targets = registry.snapshot().targets
+    # The demo provider tells what it used: a hub that has no other stays small.
+    tokens.load(one.upstream_model for one in targets if one.endpoint.type is not ProviderType.DEMO)
+
+
 async def _listen_to_other_processes() -> None:
-    from completions import control, live
+    from completions import control, live, underway
 
     live.listen()
+    underway.listen()
     control.listen()
 
 
@@ -154,6 +189,8 @@ START: tuple[Step, ...] = (
     _bound_calls,
     _start_ledger,
     _start_worker,
+    _load_cache,
+    _load_encodings,
     _listen_to_other_processes,
     _drain_when_told,
     _freeze_heap,
@@ -164,6 +201,7 @@ STOP: tuple[Step, ...] = (
     _close_upstream_connections,
     _close_limiter,
     _write_key_uses,
+    _write_cache_rows,
     _finish_ledger,
 )
 

@@ -21,6 +21,12 @@ LLMHUB_DEFAULT_PROJECT = E_["LLMHUB_DEFAULT_PROJECT"]
 LLMHUB_MAX_BODY_BYTES = E_["LLMHUB_MAX_BODY_BYTES"]
 LLMHUB_LEDGER_DAYS = E_["LLMHUB_LEDGER_DAYS"]
 LLMHUB_MOST_CALLS = E_["LLMHUB_MOST_CALLS"]
+LLMHUB_CACHE = E_["LLMHUB_CACHE"]
+LLMHUB_CACHE_TTL_SECONDS = E_["LLMHUB_CACHE_TTL_SECONDS"]
+LLMHUB_CACHE_MEMORY_BYTES = E_["LLMHUB_CACHE_MEMORY_BYTES"]
+LLMHUB_CACHE_ENTRY_BYTES = E_["LLMHUB_CACHE_ENTRY_BYTES"]
+LLMHUB_CACHE_STORED_BYTES = E_["LLMHUB_CACHE_STORED_BYTES"]
+LLMHUB_SEMANTIC_CACHE = E_["LLMHUB_SEMANTIC_CACHE"]
 LLMHUB_STREAM_GRACE_SECONDS = E_["LLMHUB_STREAM_GRACE_SECONDS"]
 LLMHUB_SOCKET_IDLE_SECONDS = E_["LLMHUB_SOCKET_IDLE_SECONDS"]
 LLMHUB_SOCKET_MESSAGES_PER_SECOND = E_["LLMHUB_SOCKET_MESSAGES_PER_SECOND"]
@@ -58,7 +64,9 @@ TIME_ZONE = E_["LLMHUB_TIME_ZONE"]
 USE_TZ = True
 LANGUAGE_CODE = "en-us"
 STATIC_URL = "/static/"
-LOGIN_URL = reverse_lazy("admin:login")
+LOGIN_URL = reverse_lazy("sign-in")
+LOGIN_REDIRECT_URL = reverse_lazy("playground")
+LOGOUT_REDIRECT_URL = reverse_lazy("home")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TEST_RUNNER = "django.test.runner.DiscoverRunner"
 
@@ -106,7 +114,7 @@ TEMPLATES = [
     }
 ]
 DATABASES = {"default": env.database(E_["DATABASE_URL"], LLMHUB_DATA_DIR)}
-CACHES = {"default": env.cache(REDIS_URL)}
+CACHES = {"default": env.cache(REDIS_URL, LLMHUB_CACHE_MEMORY_BYTES)}
 CHANNEL_LAYERS = {"default": env.channel_layer(REDIS_URL)}
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
@@ -118,6 +126,8 @@ AUTH_PASSWORD_VALIDATORS = [
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"], "username"]
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_CALLABLE = "completions.pages.locked_out"
+AXES_HTTP_RESPONSE_CODE = 429
 AXES_VERBOSE = False
 AXES_ENABLE_ADMIN = False
 
@@ -184,6 +194,11 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["console"], "level": E_["LLMHUB_LOG_LEVEL"]},
     # A caller's 4xx is the caller's news, told in the answer; the log is for what staff can mend.
-    # urllib3 would write addresses at DEBUG, and a webhook's may be a secret.
-    "loggers": {"django.request": {"level": "ERROR"}, "urllib3": {"level": "INFO"}},
+    # At DEBUG urllib3 would write addresses, of which a webhook's may be a secret, and uvicorn the headers and
+    # messages of websockets.
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "urllib3": {"level": "INFO"},
+        "uvicorn.error": {"level": "WARNING"},
+    },
 }

@@ -8,7 +8,9 @@ from starlette import staticfiles
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-MAX_AGE_SECONDS = 3600  # after that a browser asks again, and is told 304 as long as the file is the same
+MAX_AGE_SECONDS = 3600  # of fonts and pictures; after that a browser asks again, and is told 304
+# Asked about at every page: after an upgrade an old script must not meet a new page, or another new script.
+CODE = (".js", ".css")
 
 
 class StaticFiles(staticfiles.StaticFiles):
@@ -33,6 +35,8 @@ class StaticFiles(staticfiles.StaticFiles):
             response = await super().get_response(path, scope)
         except HTTPException as error:
             return PlainTextResponse(str(error.detail), error.status_code, headers=error.headers)
-        response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
+        age = "no-cache" if path.endswith(CODE) else f"public, max-age={MAX_AGE_SECONDS}"
+        response.headers["Cache-Control"] = age
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Access-Control-Allow-Origin"] = "*"  # other pages import llmhub-client.js from here
         return response

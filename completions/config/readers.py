@@ -12,6 +12,7 @@ from completions.config.loader import Exact
 from completions.config.substitution import Refused, Substituted
 from completions.errors import InvalidRequestError
 from completions.keys import parse
+from providers.types import CacheMode
 
 SHOWN_CHARACTERS = 60
 
@@ -92,6 +93,31 @@ def tokens(value: Any) -> int | None:
     if (count := whole(value)) < 1:
         raise Refused("expected a number of tokens from 1 on, got 0")
     return count
+
+
+def optional_whole(value: Any) -> int | None:
+    if value is None:
+        return None
+    if (count := whole(value)) < 1:
+        raise Refused("expected a whole number from 1 on, or nothing, got 0")
+    return count
+
+
+def similarity(value: Any) -> float | None:
+    plain = _plain(value)
+    if plain is None:
+        return None
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not 0.5 <= plain <= 1:
+        raise Refused(f"expected a number from 0.5 to 1, or nothing, got {shown(value)}")
+    return float(plain)
+
+
+def cache_mode(value: Any) -> str:
+    """YAML reads the bare words on and off as true and false."""
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        return str(CacheMode.ON if plain else CacheMode.OFF)
+    return one_of(lambda: [mode for mode in CacheMode if mode])(value)
 
 
 def limit(value: Any) -> int | None:

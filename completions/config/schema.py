@@ -5,7 +5,7 @@ from datetime import date
 from completions.config import readers
 from completions.config.rows import BudgetRows, KeyRows, ProjectRows, ProviderRows, Rows
 from completions.config.shape import Children, Entry, Field, Kind
-from completions.models import ApiKey, Budget, Project
+from completions.models import ApiKey, Budget, CacheScope, Project
 from completions.periods import Period
 from providers.models import LanguageModel, LLMProvider, ModelPrice
 from providers.presets import PRESETS
@@ -50,6 +50,10 @@ MODEL = Kind(
         Field("context_window", readers.tokens),
         Field("max_output", readers.tokens),
         Field("capabilities", readers.texts),
+        Field("cache.mode", readers.cache_mode, "cache_mode"),
+        Field("cache.ttl_seconds", readers.optional_whole, "cache_ttl_seconds"),
+        Field("cache.stale_seconds", readers.whole, "cache_stale_seconds"),
+        Field("cache.least_similarity", readers.similarity, "cache_least_similarity"),
         Field("enabled", readers.flag),
     ),
     children=(Children("prices", PRICE, parent="model", single=True),),
@@ -110,6 +114,7 @@ KEY = Kind(
         Field("limits.tokens_per_minute", readers.limit, "tokens_per_minute"),
         Field("limits.concurrent", readers.limit, "concurrent_calls"),
         Field("log_content", readers.flag),
+        Field("cache", readers.cache_mode, "cache_mode"),
     ),
     children=(Children("budgets", BUDGET, parent="api_key"),),
 )
@@ -125,6 +130,8 @@ PROJECT = Kind(
         Field("members", readers.texts, kept=True),
         Field("time_zone", readers.text),
         Field("content_days", readers.whole),
+        Field("cache.scope", readers.one_of(lambda: CacheScope), "cache_scope"),
+        Field("cache.group", readers.optional_text, "cache_group"),
     ),
     children=(
         Children("budgets", BUDGET, parent="project", only={"api_key": None}),

@@ -20,12 +20,24 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 from completions.errors import UnavailableError
-from completions.ledger.operations import Adjust, Admit, Opening, Row, Settle
+from completions.ledger.operations import Adjust, Admit, Opening, Post, Row, Settle
 from completions.ledger.replies import LoopReply
 from completions.ledger.writer import close, forget, is_away, start, submit, unavailable
 from completions.models import State
 
-__all__ = ["Entry", "Opening", "Row", "close", "correct", "entry", "forget", "is_away", "new_id", "start"]
+__all__ = [
+    "Entry",
+    "Opening",
+    "Row",
+    "close",
+    "correct",
+    "entry",
+    "forget",
+    "is_away",
+    "new_id",
+    "post",
+    "start",
+]
 
 _random = random.Random(secrets.randbits(256))  # noqa: S311 - ids are to differ, not to be secret
 ADMIT_SECONDS = 0.8  # a caller is told within a second that the ledger cannot be written
@@ -102,7 +114,18 @@ def entry(opening: Opening) -> Entry:
     return Entry(opening)
 
 
-def _reply(operation: Admit | Settle) -> LoopReply:
+async def post(opening: Opening, final: Row, content: Row | None = None) -> asyncio.CancelledError | None:
+    """A final row of a call that cost nothing, committed; a cancellation that came meanwhile is returned.
+
+    While the database is away the row waits in the spool. Raises UnavailableError where it cannot be kept.
+    """
+    now = datetime.now(UTC)
+    operation = Post(opening, now, {**final, "finished_at": now}, content, LoopReply())
+    submit(operation)
+    return await _reply(operation).wait()
+
+
+def _reply(operation: Admit | Settle | Post) -> LoopReply:
     assert isinstance(operation.done, LoopReply)  # noqa: S101 - made so above
     return operation.done
 

@@ -7,16 +7,18 @@ Held at every commit:
   the adjustments of those calls;
 - a row leaves `running` once, and only who moves it out settles its charges.
 
-Windows are locked and updated in the order of their ids, by every process: no two wait for each other.
+Windows are begun in the order of their names, locked and updated in the order of their ids, by every process:
+no two wait for each other.
 """
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db import OperationalError, connection, transaction
 from django.db.models import Count, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -24,7 +26,7 @@ from django.utils import timezone
 from completions.budgets import Claim
 from completions.errors import BudgetExceededError
 from completions.ledger import sql
-from completions.ledger.operations import Adjust, Admit, Operation, Settle
+from completions.ledger.operations import Adjust, Admit, Operation, Post, Settle
 from completions.models import (
     Adjustment,
     AdjustmentKind,
@@ -33,9 +35,11 @@ from completions.models import (
     Completion,
     State,
 )
+from completions.periods import Span, present
 from providers.pricing import usd
 
-Windows = dict[tuple[str, str], tuple[datetime, int]]  # the latest of (budget, end user): its start and id
+Windows = dict[tuple[str, str], tuple[Span, int]]  # the latest of (budget, end user): its period and id
+TRIES = 3  # of a batch that the database undoes because of another process's
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Standing:
     hard: bool
     thresholds: str | Sequence[int]  # JSON as SQLite gives it
     webhook: bool
+    open: bool  # its period has not ended
     was_spent: int
     was_held: int
 
@@ -72,13 +77,14 @@ class Books:
         self._finals: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
         self._settled: list[tuple[int, uuid.UUID]] = []  # cost, completion
         self._attempts: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
+        self._posts: dict[tuple[str, ...], list[list[Any]]] = {}  # values by columns
         self._contents: list[list[Any]] = []
 
     def post(self, batch: Sequence[Operation]) -> None:
         """Carry out a batch, inside the caller's transaction."""
         with sql.Statements() as self._statements:
             self._post(batch)
-        alerts = [alert for standing in self.standings.values() for alert in _alerts(standing)]
+            alerts = self._alerts()
         if alerts:
             BudgetAlert.objects.bulk_create(alerts, ignore_conflicts=True)
 
@@ -97,6 +103,8 @@ class Books:
                 self._admit(op)
             elif isinstance(op, Settle):
                 self._settle(op, charged.get(op.id, {}))
+            elif isinstance(op, Post):
+                self._post_one(op)
             else:
                 self._adjust(op, charged.get(op.id, {}))
         self._write()
@@ -129,14 +137,21 @@ class Books:
         self._running.remove(stored_id)
         self._finals.setdefault(tuple(op.final), []).append(sql.settle_values(op.id, op.final))
         for window, hold in charges.items():
-            self.standings[window].held -= hold
-            self.standings[window].spent += cost or 0
+            if (standing := self.standings.get(window)) is not None:  # else its budget was deleted meanwhile
+                standing.held -= hold
+                standing.spent += cost or 0
         if charges:
             self._settled.append((cost or 0, op.id))
         for row in op.attempts:
             self._attempts.setdefault(tuple(row), []).append(sql.attempt_values(op.id, row))
         if op.content is not None:
             self._contents.append(sql.content_values(op.id, op.content))
+
+    def _post_one(self, op: Post) -> None:
+        values = sql.post_values(op.opening, op.created_at, self.epoch_id, op.final)
+        self._posts.setdefault(tuple(op.final), []).append(values)
+        if op.content is not None:
+            self._contents.append(sql.content_values(op.opening.id, op.content))
 
     def _settle_late(self, op: Settle, charges: Mapping[int, int]) -> None:
         """Another process took this one for dead and settled the row at what it knew.
@@ -169,7 +184,8 @@ class Books:
             created_at=timezone.now(),
         )
         for window in charges:
-            self.standings[window].spent += difference
+            if (standing := self.standings.get(window)) is not None:
+                standing.spent += difference
 
     # --- the database
 
@@ -190,32 +206,46 @@ class Books:
             found.setdefault(uuid.UUID(str(completion)), {})[window] = hold
         return dict(found)
 
-    def _window_of(self, claim: Claim) -> int:
-        """The window's id, made when its first call comes.
+    def _find_windows(self, admits: Sequence[Admit]) -> None:
+        """Set the windows of each. Those that are not known are found, or begun, in the order of names."""
+        unknown: list[tuple[Admit, Claim]] = []
+        for op in admits:
+            known = {self._known_window(claim, op.created_at) for claim in op.opening.claims}
+            op.windows = tuple(sorted(window for window in known if window is not None))
+            if None in known:
+                unknown += [(op, claim) for claim in op.opening.claims]
+        unknown.sort(key=lambda one: (one[1].budget.id, one[1].subject, one[0].created_at))
+        for op, claim in unknown:
+            op.windows = tuple(sorted({*op.windows, self._window_of(claim, op.created_at)}))
 
-        Never one of an earlier period than the latest there is: a clock that steps back begins nothing anew.
-        """
+    def _known_window(self, claim: Claim, at: datetime) -> int | None:
         name = (claim.budget.id, claim.subject)
         known = self.new_windows.get(name) or self.known_windows.get(name)
-        if known is not None and known[0] >= claim.span.start:
-            return known[1]
-        windows = BudgetWindow.objects.filter(budget_id=uuid.UUID(claim.budget.id), subject=claim.subject)
-        latest = windows.order_by("-starts_at").first()
-        if latest is None or latest.starts_at < claim.span.start:
-            latest, _ = windows.get_or_create(
-                starts_at=claim.span.start,
-                defaults={
-                    "budget_id": uuid.UUID(claim.budget.id),
-                    "subject": claim.subject,
-                    "ends_at": claim.span.end,
-                },
-            )
-        self.new_windows[name] = (latest.starts_at, latest.pk)
-        return latest.pk
+        if known is None or present(known[0], claim.span, at) is not known[0]:
+            return None
+        return known[1]
 
-    def _find_windows(self, admits: Sequence[Admit]) -> None:
-        for op in admits:
-            op.windows = tuple(sorted({self._window_of(claim) for claim in op.opening.claims}))
+    def _window_of(self, claim: Claim, at: datetime) -> int:
+        """The window's id, made when its first call comes.
+
+        Never one of an earlier period than the latest there is, nor one that overlaps it: neither a clock
+        that steps back nor another time zone begins anything anew.
+        """
+        if (known := self._known_window(claim, at)) is not None:
+            return known
+        budget_id = uuid.UUID(claim.budget.id)
+        if connection.vendor == "postgresql":
+            self._statements.rows(sql.LOCK_NAME, [f"{budget_id}/{claim.subject}"])
+        windows = BudgetWindow.objects.filter(budget_id=budget_id, subject=claim.subject)
+        latest = windows.order_by("-starts_at").first()
+        span = present(latest.span if latest else None, claim.span, at)
+        if latest is None or latest.span != span:
+            latest, _ = windows.get_or_create(
+                starts_at=span.start,
+                defaults={"budget_id": budget_id, "subject": claim.subject, "ends_at": span.end},
+            )
+        self.new_windows[(claim.budget.id, claim.subject)] = (latest.span, latest.pk)
+        return latest.pk
 
     def _lock(self, charged: set[int], admits: Sequence[Admit]) -> None:
         self._read_locked(charged | {window for op in admits for window in op.windows})
@@ -228,8 +258,9 @@ class Books:
     def _read_locked(self, ids: set[int]) -> None:
         if not ids:
             return
-        found = self._statements.rows(sql.lock(len(ids)), sorted(ids))
-        for pk, spent, held, amount, hard, enabled, thresholds, webhook_url in found:
+        now = sql.time_value(timezone.now())
+        found = self._statements.rows(sql.lock(len(ids)), [now, *sorted(ids)])
+        for pk, spent, held, amount, hard, enabled, thresholds, webhook_url, is_open in found:
             self.standings[pk] = Standing(
                 id=pk,
                 spent=spent,
@@ -238,13 +269,29 @@ class Books:
                 hard=bool(hard and enabled),
                 thresholds=thresholds if enabled else (),
                 webhook=bool(webhook_url),
+                open=bool(is_open),
                 was_spent=spent,
                 was_held=held,
             )
 
+    def _alerts(self) -> list[BudgetAlert]:
+        """One for each mark that is reached and has none yet of this amount."""
+        reached = [(standing, mark) for standing in self.standings.values() for mark in _reached(standing)]
+        if not reached:
+            return []
+        windows = sorted({standing.id for standing, _ in reached})
+        raised = {tuple(row) for row in self._statements.rows(sql.alerted(len(windows)), windows)}
+        return [
+            _alert(standing, mark)
+            for standing, mark in reached
+            if (standing.id, mark, standing.amount) not in raised
+        ]
+
     def _write(self) -> None:
         many = self._statements.many
-        many(sql.admit(), [sql.admit_values(op, self.epoch_id) for op in self._admitted])
+        many(
+            sql.admit(), [sql.admit_values(op.opening, op.created_at, self.epoch_id) for op in self._admitted]
+        )
         held = [
             (sql.uuid_value(op.opening.id), window, op.opening.hold_nano)
             for op in self._admitted
@@ -253,6 +300,8 @@ class Books:
         many(sql.CHARGE, held)
         for columns, rows in self._finals.items():
             many(sql.settle(columns), rows)
+        for columns, rows in self._posts.items():
+            many(sql.post(columns), rows)
         many(sql.SETTLE_CHARGE, [(cost, sql.uuid_value(one)) for cost, one in self._settled])
         for columns, rows in self._attempts.items():
             many(sql.attempt(columns), rows)
@@ -261,23 +310,47 @@ class Books:
         many(sql.MOVE_WINDOW, [move for move in moves if move[0] or move[1]])
 
 
-def _alerts(standing: Standing) -> Iterable[BudgetAlert]:
-    """An alert for each threshold that this batch's spend crossed."""
-    if standing.spent <= standing.was_spent:
+def committed(epoch_id: int | None, known_windows: Windows, batch: Sequence[Operation]) -> Books:
+    """Carry out a batch in a transaction of its own: again at once where the database undid it for another's.
+
+    Raises Django's database errors.
+    """
+    for left in reversed(range(TRIES)):
+        books = Books(epoch_id, known_windows)
+        try:
+            with transaction.atomic():
+                books.post(batch)
+            break
+        except OperationalError as error:
+            if not left or not sql.must_repeat(error):
+                raise
+    return books
+
+
+def _reached(standing: Standing) -> Iterator[int]:
+    """Marks at or below what is spent; of a period that is over, those that this batch crossed.
+
+    Its amount may have been another then.
+    """
+    if standing.spent <= 0:
         return
     marks = json.loads(standing.thresholds) if isinstance(standing.thresholds, str) else standing.thresholds
     for mark in marks:
         limit = standing.amount * mark
-        if standing.was_spent * 100 < limit <= standing.spent * 100:
-            now = timezone.now()
-            yield BudgetAlert(
-                window_id=standing.id,
-                threshold=mark,
-                spent_nano=standing.spent,
-                amount_nano=standing.amount,
-                created_at=now,
-                deliver_at=now if standing.webhook else None,
-            )
+        if limit <= standing.spent * 100 and (standing.open or standing.was_spent * 100 < limit):
+            yield mark
+
+
+def _alert(standing: Standing, mark: int) -> BudgetAlert:
+    now = timezone.now()
+    return BudgetAlert(
+        window_id=standing.id,
+        threshold=mark,
+        spent_nano=standing.spent,
+        amount_nano=standing.amount,
+        created_at=now,
+        deliver_at=now if standing.webhook else None,
+    )
 
 
 def _refusal(window: BudgetWindow, standing: Standing, hold: int) -> BudgetExceededError:

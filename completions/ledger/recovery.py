@@ -1,33 +1,48 @@
 """Processes that write the ledger, and what becomes of the rows of one that died.
 
 A process registers an epoch and beats every few seconds. A `running` row whose epoch does not live is settled
-as `recovered` at what is known: the prompt as counted at admission, the bytes of answer that its progress
-file shows, at the prices in the row. Any process does it, and twice does no harm: a row leaves `running`
-once.
+as `recovered` at what is known: the prompt as counted at admission, the bytes of answer and the model that
+its progress file shows, at the prices in the row, or today's of a candidate that took over. Any process does
+it, and twice does no harm: a row leaves `running` once.
+
+Of a process on this machine its id and its start say whether it lives, however long it was stopped; of one
+elsewhere, its beats.
 """
 
+import logging
 import math
 import os
 import socket
-from collections.abc import Sequence, Set
-from datetime import timedelta
+import uuid
+from collections.abc import Mapping, Sequence, Set
+from datetime import UTC, timedelta
 from functools import cache
 from pathlib import Path
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
-from completions.ledger import progress
 from completions.ledger.operations import Row, Settle
-from completions.ledger.spool import Spool
+from completions.ledger.progress import Left, left_in
+from completions.ledger.spool import Spool, epoch_of
 from completions.models import Completion, Epoch, State
 from providers import pricing
+from providers.models import LanguageModel
+from providers.pricebook import PriceBook
 from providers.types import Usage, UsageSource
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 20.0  # without a beat; what remains of the promised 30 is for finding and settling
 BATCH = 100
 BYTES_PER_TOKEN = 4  # of answer, where nothing but its size is known
+SPOOL = ".spool"
+REFUSED = ".refused"  # of settlements that the database refused by themselves: they are tried now and then
+STARTED = "@"  # parts a machine's name from when the process started, in `Epoch.host`
+ENDED = "The process that made this call ended before the call did."
+LOST = "How it ended is not known: its process ended before the call did."
 
 
 @cache
@@ -40,13 +55,14 @@ def host() -> str:
             parts.append(file.read_text().strip()[:13] if "boot" in path else str(file.stat().st_ino))
         except OSError:
             parts.append("?")
-    return "/".join(parts)[:200]
+    return "/".join(parts)[:160]
 
 
 def register() -> int:
     """A new epoch of this process."""
     now = timezone.now()
-    return Epoch.objects.create(host=host(), pid=os.getpid(), started_at=now, heartbeat_at=now).pk
+    place = f"{host()}{STARTED}{_start(os.getpid())}"
+    return Epoch.objects.create(host=place, pid=os.getpid(), started_at=now, heartbeat_at=now).pk
 
 
 def beat(epoch_id: int) -> bool:
@@ -64,26 +80,44 @@ def end(epoch_id: int) -> None:
 
 def living() -> set[int]:
     """The epochs that count as alive."""
-    fresh = timezone.now() - timedelta(seconds=DEAD_SECONDS)
-    epochs = Epoch.objects.filter(ended_at=None, heartbeat_at__gte=fresh)
-    return {epoch.pk for epoch in epochs if epoch.host != host() or _runs(epoch.pid)}
+    return {epoch.pk for epoch in Epoch.objects.filter(ended_at=None) if _lives(epoch)}
 
 
-def _runs(pid: int) -> bool:
+def _lives(epoch: Epoch) -> bool:
+    """One of this process whose writer has left it is judged by its beats, as those elsewhere are."""
+    place, _, start = epoch.host.partition(STARTED)
+    fresh = epoch.heartbeat_at >= timezone.now() - timedelta(seconds=DEAD_SECONDS)
+    if place != host():
+        return fresh
+    return _runs(epoch.pid, start) and (fresh or epoch.pid != os.getpid())
+
+
+def _runs(pid: int, start: str) -> bool:
+    """Whether this very process runs: its id may be another's by now. `start` may be unknown."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
+        pass
+    fields = _stat(pid)
+    if fields and fields[0] == "Z":
         return False
+    return not fields or not start or fields[19] == start
+
+
+def _start(pid: int) -> str:
+    """When a process started, in the machine's own ticks; empty where that cannot be known."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """What /proc says of a process, from its state on; empty where it says nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def orphaned_epochs(mine: Set[int]) -> list[int | None]:
@@ -95,32 +129,88 @@ def orphaned_epochs(mine: Set[int]) -> list[int | None]:
 
 def settlements(epoch_id: int | None) -> list[Settle]:
     """At most BATCH settlements of running rows of an epoch."""
-    received = progress.read(progress_path(epoch_id)) if epoch_id is not None else {}
-    rows = Completion.objects.filter(state=State.RUNNING, epoch_id=epoch_id)[:BATCH]
-    return [Settle(row.pk, _known(row, received.get(row.pk, 0))) for row in rows]
+    left = _left_by(epoch_id)
+    rows = list(Completion.objects.filter(state=State.RUNNING, epoch_id=epoch_id)[:BATCH])
+    called = {model for row in rows for model in left.get(row.pk, Left()).models}
+    models = LanguageModel.objects.select_related("provider").in_bulk(called)
+    prices = PriceBook()
+    return [_settlement(row, left.get(row.pk, Left()), models, prices) for row in rows]
 
 
-def _known(row: Completion, received: int) -> Row:
-    """The final state of a row, from what its process left behind."""
+def _left_by(epoch_id: int | None) -> Mapping[uuid.UUID, Left]:
+    """What an epoch's process left: in the file of a later epoch, where it had begun one."""
+    if epoch_id is None:
+        return {}
+    own = progress_path(epoch_id)
+    paths = [own] if own.exists() else folder().glob("*.progress")
+    return {call: left for path in paths for call, left in left_in(path).items()}
+
+
+def _settlement(row: Completion, left: Left, models: Mapping[int, LanguageModel], book: PriceBook) -> Settle:
+    """The end of a row, from what its process left behind: its last upstream call is billed."""
+    last = models.get(left.models[-1]) if left.models else None
     usage = Usage(
         prompt=row.prompt_tokens or 0,
-        completion=math.ceil(received / BYTES_PER_TOKEN),
+        completion=math.ceil(left.received / BYTES_PER_TOKEN),
         source=UsageSource.ESTIMATED,
     )
-    return {
+    billed = _priced(row, last, book, usage) | {
         "state": State.RECOVERED,
-        "error_message": "The process that made this call ended before the call did.",
+        "error_message": ENDED,
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
         "usage_source": str(usage.source),
-        "cost_nano_usd": pricing.cost(usage, pricing.load(row.prices)) if row.prices else None,
-        "attempts": 1,
-        "finished_at": timezone.now(),
+    }
+    earlier = [_lost(number, models.get(model)) for number, model in enumerate(left.models[:-1], start=1)]
+    number = len(earlier) + 1
+    final = billed | _place(row, last) | {"attempts": number, "finished_at": timezone.now()}
+    final |= {} if last is None else {"provider_id": last.provider_id, "language_model_id": last.pk}
+    attempt = billed | _place(row, last) | {"number": number, "started_ms": 0, "latency_ms": 0}
+    return Settle(row.pk, final, [*earlier, attempt])
+
+
+def _place(row: Completion, model: LanguageModel | None) -> Row:
+    """Where a call went; the first candidate where nothing else is known."""
+    if model is None:
+        return {"provider_slug": row.provider_slug, "model": row.model}
+    return {"provider_slug": model.provider.slug, "model": model.name}
+
+
+def _priced(row: Completion, model: LanguageModel | None, book: PriceBook, usage: Usage) -> Row:
+    """Cost and prices. A row has those of its first candidate; another's are looked up."""
+    place = _place(row, model)
+    prices, source = row.prices, row.price_source
+    try:
+        if place != _place(row, None):
+            day = row.created_at.astimezone(UTC).date()
+            price = book.price(place["provider_slug"], place["model"], day)
+            prices, source = (pricing.dump(price), price.source) if price else ("", "")
+        cost = pricing.cost(usage, pricing.load(prices)) if prices else None
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # whatever it is, it keeps no row from its end
+        logger.exception("call %s is recovered without a price", row.pk)
+        prices, source, cost = "", "", None
+    return {"cost_nano_usd": cost, "prices": prices, "price_source": source}
+
+
+def _lost(number: int, model: LanguageModel | None) -> Row:
+    """An earlier upstream call, which brought nothing of the answer."""
+    return {
+        "number": number,
+        "provider_slug": model.provider.slug if model else "",
+        "model": model.name if model else "",
+        "state": State.UPSTREAM_ERROR,
+        "error_message": LOST,
+        "cost_nano_usd": 0,
     }
 
 
 def close_dead(mine: Set[int]) -> None:
-    """Mark epochs that do not live and have nothing running as ended; remove the files they left here."""
+    """Mark epochs that do not live and have nothing running as ended; remove the files they left here.
+
+    A process elsewhere that only seemed dead learns of it by its next beat, and makes its file anew.
+    """
     alive = living() | mine
     for epoch in Epoch.objects.filter(ended_at=None):
         busy = Completion.objects.filter(state=State.RUNNING, epoch_id=epoch.pk).exists()
@@ -129,11 +219,24 @@ def close_dead(mine: Set[int]) -> None:
             progress_path(epoch.pk).unlink(missing_ok=True)
 
 
-def spools_left(mine: Set[int]) -> Sequence[Spool]:
+def spools_of(epochs: Set[int], suffix: str = SPOOL) -> Sequence[Spool]:
+    """The spool files of these epochs, oldest name first."""
+    names = {str(epoch_id) for epoch_id in epochs}
+    return [Spool(path) for path in sorted(folder().glob(f"*{suffix}")) if epoch_of(path) in names]
+
+
+def spools_left(mine: Set[int], suffix: str = SPOOL) -> Sequence[Spool]:
     """Spool files on this machine whose processes do not live."""
+    paths = sorted(folder().glob(f"*{suffix}"))
+    if not paths:
+        return []
     alive = {str(epoch_id) for epoch_id in living() | mine}
-    paths = sorted(folder().glob("*.spool"))
-    return [Spool(path) for path in paths if path.stem not in alive]
+    return [Spool(path) for path in paths if epoch_of(path) not in alive]
+
+
+def refused(mine: Set[int]) -> Sequence[Spool]:
+    """What the database refused to this process, and to those that do not live."""
+    return [*spools_of(mine, REFUSED), *spools_left(mine, REFUSED)]
 
 
 def folder() -> Path:
@@ -144,5 +247,5 @@ def progress_path(epoch_id: int) -> Path:
     return folder() / f"{epoch_id}.progress"
 
 
-def spool_path(epoch_id: int) -> Path:
-    return folder() / f"{epoch_id}.spool"
+def spool_path(epoch_id: int, suffix: str = SPOOL) -> Path:
+    return folder() / f"{epoch_id}{suffix}"

@@ -65,6 +65,11 @@ class LoopReply:
             self._waiter.set_result(None)
 
 
+def is_over(reply: "Future[None] | LoopReply") -> bool:
+    """Whether who waits was told already."""
+    return reply.over if isinstance(reply, LoopReply) else reply.done()
+
+
 Outcome = tuple["Future[None] | LoopReply", BaseException | None]
 
 

@@ -5,7 +5,6 @@ No text of a caller ever becomes part of a statement: column names come from the
 They go to the database's own driver: Django's cursor would look for placeholders in every text anew.
 """
 
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,11 +12,11 @@ from enum import Enum
 from functools import cache, lru_cache
 from typing import Any
 
-import orjson
-from django.db import connection
+from django.db import Error, connection
 
-from completions.ledger.operations import Admit, Row
+from completions.ledger.operations import Opening, Row
 from completions.models import State
+from providers.wire_json import dumped
 
 ADMITTED = (
     "id",
@@ -27,6 +26,7 @@ ADMITTED = (
     "user_id",
     "end_user",
     "surface",
+    "operation",
     "requested_model",
     "provider_slug",
     "model",
@@ -47,6 +47,8 @@ BLANK = {
     "usage_source": "''",
     "attempts": "0",
     "usage_anomaly": "false",
+    "cache": "''",
+    "saved_nano_usd": "0",
 }
 FINAL = frozenset(
     [
@@ -74,6 +76,9 @@ FINAL = frozenset(
         "audio_completion_tokens",
         "usage_source",
         "usage_anomaly",
+        "cache",
+        "saved_nano_usd",
+        "cached_from",
     ]
 )
 
@@ -111,6 +116,9 @@ MOVE_WINDOW = (
     "UPDATE completions_budgetwindow SET spent_nano = spent_nano + %s, held_nano = held_nano + %s "
     "WHERE id = %s"
 )
+# Waits until no other transaction begins windows of this name. SQLite lets only one write in any case.
+LOCK_NAME = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+REPEATED = frozenset({"40001", "40P01"})  # SQLSTATE: serialization failure, deadlock
 Values = Sequence[Any]
 
 
@@ -143,14 +151,19 @@ class Statements:
                 self._cursor.executemany(self._text(statement), rows)
 
 
+def must_repeat(error: BaseException | None) -> bool:
+    """Whether the database undid a transaction because of another's: the same may be tried again at once."""
+    return isinstance(error, Error) and getattr(error.__cause__, "sqlstate", None) in REPEATED
+
+
 @lru_cache(maxsize=1024)
 def _with_question_marks(statement: str) -> str:
     return statement.replace("%s", "?")
 
 
-def admit_values(op: Admit, epoch_id: int | None) -> list[Any]:
+def admit_values(opening: Opening, created_at: datetime, epoch_id: int | None) -> list[Any]:
     """The values of ADMITTED."""
-    opening, caller = op.opening, op.opening.caller
+    caller = opening.caller
     return [
         uuid_value(opening.id),
         caller.request_id or opening.id.hex,
@@ -159,6 +172,7 @@ def admit_values(op: Admit, epoch_id: int | None) -> list[Any]:
         caller.user_id,
         opening.end_user,
         caller.surface,
+        opening.operation,
         opening.requested_model,
         opening.provider_slug,
         opening.model,
@@ -169,8 +183,14 @@ def admit_values(op: Admit, epoch_id: int | None) -> list[Any]:
         opening.price_source,
         opening.hold_nano,
         epoch_id,
-        value(op.created_at),
+        value(created_at),
     ]
+
+
+def post_values(opening: Opening, created_at: datetime, epoch_id: int | None, final: Row) -> list[Any]:
+    """The values of `post(tuple(final))`."""
+    admitted = dict(zip(ADMITTED, admit_values(opening, created_at, epoch_id), strict=True))
+    return [*(admitted | {name: value(one) for name, one in final.items()}).values()]
 
 
 def attempt_values(completion: uuid.UUID, row: Row) -> list[Any]:
@@ -195,10 +215,7 @@ def json_text(body: Mapping[str, Any] | bytes | str | None) -> str | None:
         return body
     if isinstance(body, bytes):
         return body.decode()
-    try:
-        return orjson.dumps(body).decode()
-    except TypeError:  # half a surrogate pair, integers over 64 bits: escaped, JSON can hold them
-        return json.dumps(body, separators=(",", ":"))
+    return dumped(body).decode()
 
 
 @cache
@@ -214,6 +231,18 @@ def settle(columns: tuple[str, ...]) -> str:
         raise ValueError(f"a settlement cannot set {', '.join(sorted(unknown))}")
     changes = ", ".join(f"{column} = %s" for column in columns)
     return f"UPDATE completions_completion SET {changes} WHERE id = %s AND state = 'running'"  # noqa: S608 - as above
+
+
+@cache
+def post(columns: tuple[str, ...]) -> str:
+    """Insert a row that is final: ADMITTED and these columns. One that is there already stays as it is."""
+    if unknown := set(columns) - FINAL:
+        raise ValueError(f"a row cannot have {', '.join(sorted(unknown))}")
+    given = tuple(dict.fromkeys((*ADMITTED, *columns)))
+    blank = {name: text for name, text in BLANK.items() if name not in given}
+    names = ", ".join((*given, *blank))
+    values = ", ".join(("%s",) * len(given) + tuple(blank.values()))
+    return f"INSERT INTO completions_completion ({names}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 - as above
 
 
 @cache
@@ -249,11 +278,24 @@ def charges(count: int) -> str:
 
 @cache
 def lock(count: int) -> str:
-    """Windows with their budgets, in the order of their ids, locked where the database locks rows."""
-    columns = "w.id, w.spent_nano, w.held_nano, b.amount, b.hard, b.enabled, b.thresholds, b.webhook_url"
+    """Windows with their budgets, in the order of their ids, locked where the database locks rows.
+
+    The first value is the time now: whether a window has not ended is the last column.
+    """
+    columns = (
+        "w.id, w.spent_nano, w.held_nano, b.amount, b.hard, b.enabled, b.thresholds, b.webhook_url, "
+        "w.ends_at IS NULL OR w.ends_at > %s"
+    )
     tables = "completions_budgetwindow w JOIN completions_budget b ON b.id = w.budget_id"
     ending = " FOR UPDATE OF w" if connection.features.has_select_for_update_of else ""
     return f"SELECT {columns} FROM {tables} WHERE w.id IN ({marks(count)}) ORDER BY w.id{ending}"  # noqa: S608
+
+
+@cache
+def alerted(count: int) -> str:
+    """The alerts there are of windows."""
+    columns = "window_id, threshold, amount_nano"
+    return f"SELECT {columns} FROM completions_budgetalert WHERE window_id IN ({marks(count)})"  # noqa: S608
 
 
 def marks(count: int) -> str:

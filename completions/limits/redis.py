@@ -6,18 +6,22 @@ limit). Slots of calls that still run are entered again by the next renewal, eve
 """
 
 import asyncio
+import hashlib
 import itertools
 import secrets
 import weakref
+from pathlib import Path
 from typing import Any
 
-from completions.limits.batches import Away, Batches
 from completions.limits.bucket import UNLIMITED, Grant, Limits, refusal
 from completions.limits.memory import MemoryLimiter
+from completions.round_trips import PAUSE_SECONDS, Away, RoundTrips
+
+SCRIPT = (Path(__file__).parent / "script.lua").read_text()
+SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
 
 LEASE_SECONDS = 120.0
 RENEWALS = 3  # per lease: two may fail
-PAUSE_SECONDS = 2.0  # between probes while Redis is away
 
 
 class RedisLimiter:
@@ -35,7 +39,13 @@ class RedisLimiter:
         self._fallback = fallback or MemoryLimiter()
         self._prefix = prefix
         self._lease_seconds = lease_seconds
-        self._batches = Batches(url, pause_seconds)
+        self._trips = RoundTrips(
+            url,
+            pause_seconds=pause_seconds,
+            script=SCRIPT,
+            loss="this process counts rate limits for itself",
+            gain="rate limits are counted by all processes together",
+        )
         self._name = secrets.token_hex(8)
         self._numbers = itertools.count()
         self._held: weakref.WeakValueDictionary[str, Grant] = weakref.WeakValueDictionary()
@@ -46,7 +56,7 @@ class RedisLimiter:
         rpm, tpm, concurrent = limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent
         if rpm is None and tpm is None and concurrent is None:
             return UNLIMITED
-        if not self._batches.reachable():
+        if not self._trips.reachable():
             return await self._fallback.acquire(subject, limits, tokens)
         tokens = max(tokens, 0)
         slot = "" if concurrent is None else f"{self._name}:{next(self._numbers)}"
@@ -78,7 +88,7 @@ class RedisLimiter:
         self._held.pop(grant.slot, None)
         limits = grant.limits
         difference = 0 if limits.tokens_per_minute is None else grant.difference(used_tokens)
-        if (not grant.slot and not difference) or not self._batches.reachable():
+        if (not grant.slot and not difference) or not self._trips.reachable():
             return None
         rpm, tpm = limits.requests_per_minute or 0, limits.tokens_per_minute or 0
         trip = self._send(grant.subject, "release", rpm, tpm, difference, f"{grant.at:.0f}", grant.slot)
@@ -93,12 +103,12 @@ class RedisLimiter:
         if grant.released or grant.local:
             self._fallback.give_back(grant, used_tokens)
         else:
-            self._batches.spawn(self.release(grant, used_tokens))
+            self._trips.spawn(self.release(grant, used_tokens))
 
     async def renew(self) -> None:
         """Prolong the leases of the calls that run here. A timer does it; tests need not wait for that."""
         held = list(self._held.values())
-        if not held or not self._batches.reachable():
+        if not held or not self._trips.reachable():
             return
         lease = self._lease_milliseconds
         trips = [self._send(grant.subject, "renew", grant.slot, lease) for grant in held]
@@ -109,7 +119,7 @@ class RedisLimiter:
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
-        await self._batches.aclose()
+        await self._trips.aclose()
 
     @property
     def _lease_milliseconds(self) -> int:
@@ -117,7 +127,7 @@ class RedisLimiter:
 
     def _send(self, subject: str, *arguments: str | int) -> asyncio.Future[Any]:
         tag = f"{self._prefix}:{{{subject}}}"  # braces: both keys on one node of a cluster
-        return self._batches.send((f"{tag}:bucket", f"{tag}:slots", *arguments))
+        return self._trips.send(("EVALSHA", SHA, 2, f"{tag}:bucket", f"{tag}:slots", *arguments))
 
     def _give_back(
         self, trip: asyncio.Future[Any], subject: str, limits: Limits, tokens: int, slot: str
@@ -126,7 +136,7 @@ class RedisLimiter:
             return
         admitted, _, levels, at = _read(trip.result())
         if admitted:
-            self._batches.spawn(self.release(Grant(subject, limits, tokens, at, levels, slot), 0))
+            self._trips.spawn(self.release(Grant(subject, limits, tokens, at, levels, slot), 0))
 
     def _hold(self, grant: Grant) -> None:
         self._held[grant.slot] = grant
@@ -140,7 +150,7 @@ class RedisLimiter:
     def _renew_on_time(self) -> None:
         self._renewal = None
         if self._held:
-            self._batches.spawn(self.renew())
+            self._trips.spawn(self.renew())
             self._plan()
 
 

@@ -11,13 +11,15 @@ process can serve them: `shared`.
 
 import asyncio
 from collections.abc import Callable
+from typing import ClassVar
 
 from django.conf import settings
 
 from completions import control, pipeline
-from completions.live.shared import LEASE_SECONDS, RemoteStream, mirror
+from completions.answering import Answering
+from completions.live import shared
+from completions.live.shared import RemoteStream, mirror
 from completions.live.stream import LiveStream, owner_of
-from completions.run import Run
 from completions.types import Call, Caller
 
 __all__ = ["LiveStream", "RemoteStream", "find", "forget", "get", "listen", "start"]
@@ -28,11 +30,18 @@ KEPT_BYTES = 256 << 20  # of all finished streams of this process: then the olde
 _streams: dict[str, LiveStream] = {}
 
 
+class _Finished:
+    """Streams that have ended, oldest first, and their bytes: there may be tens of thousands."""
+
+    sizes: ClassVar[dict[str, int]] = {}
+    size = 0
+
+
 async def start(call: Call, client_id: str) -> LiveStream:
     """The stream of a call that was begun. Raises LLMServiceError when it may not be made."""
     made: list[LiveStream] = []
 
-    def outlet(run: Run) -> LiveStream:
+    def outlet(run: Answering) -> LiveStream:
         stream = LiveStream(run, client_id, settings.LLMHUB_STREAM_GRACE_SECONDS, mirror(), _retire)
         _streams[stream.id] = stream
         made.append(stream)
@@ -43,7 +52,10 @@ async def start(call: Call, client_id: str) -> LiveStream:
 
 
 async def find(stream_id: str, caller: Caller) -> LiveStream | RemoteStream | None:
-    """The stream, here or at another process; None where there is none, or it is somebody else's."""
+    """The stream, here or at another process; None where there is none, or it is somebody else's.
+
+    Raises UnavailableError where that cannot be known now.
+    """
     stream = _streams.get(stream_id)
     if stream is not None:
         return stream if stream.owner == owner_of(caller) else None
@@ -52,7 +64,9 @@ async def find(stream_id: str, caller: Caller) -> LiveStream | RemoteStream | No
 
 def listen() -> None:
     """Do what other processes ask for this one's streams."""
-    control.handle("live.read", lambda message: _with(message, LiveStream.heard_elsewhere, LEASE_SECONDS))
+    control.handle(
+        "live.read", lambda message: _with(message, LiveStream.heard_elsewhere, shared.LEASE_SECONDS)
+    )
     control.handle("live.cancel", lambda message: _with(message, LiveStream.cancel))
 
 
@@ -69,15 +83,22 @@ def get(stream_id: str) -> LiveStream | None:
 def forget() -> None:
     """Know of no stream: for tests."""
     _streams.clear()
+    _Finished.sizes.clear()
+    _Finished.size = 0
 
 
 def _retire(stream: LiveStream) -> None:
     """It has ended: keep it for who comes back."""
-    asyncio.get_running_loop().call_later(KEPT_SECONDS, _streams.pop, stream.id, None)
-    kept = [one for one in _streams.values() if one.over]
-    size = sum(one.record.size for one in kept)
-    for one in kept:
-        if size <= KEPT_BYTES:
-            break
-        size -= one.record.size
-        _streams.pop(one.id, None)
+    _Finished.sizes[stream.id] = stream.record.size
+    _Finished.size += stream.record.size
+    while _Finished.size > KEPT_BYTES:
+        _drop(next(iter(_Finished.sizes)))
+    asyncio.get_running_loop().call_later(KEPT_SECONDS, _drop, stream.id)
+
+
+def _drop(stream_id: str) -> None:
+    """Doing so twice changes nothing."""
+    size = _Finished.sizes.pop(stream_id, None)
+    if size is not None:
+        _Finished.size -= size
+        _streams.pop(stream_id, None)

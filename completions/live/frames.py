@@ -5,9 +5,33 @@ from typing import Any
 
 import orjson
 
+from completions.errors import LLMServiceError
 from completions.types import Started
+from completions.v1.errors import error_object, shape, told
 from providers.pricing import usd_text
 from providers.types import JSON, StreamChunk
+from providers.wire_json import dumped
+
+NOT_FOUND = error_object(
+    "There is no such stream: it never was, it is kept no longer, or it is somebody else's.",
+    "invalid_request_error",
+    "stream_not_found",
+    "stream",
+)
+
+
+def lost(why: str) -> JSON:
+    """The error of a stream whose rest cannot be had any more."""
+    return error_object(f"The rest of the answer cannot be had: {why}", "api_error", "stream_lost")
+
+
+def error_of(error: LLMServiceError) -> JSON:
+    """In the shape of `/v1`, {"error": {…}}, with `retry_after` where that says it in a header."""
+    said = shape(error)
+    seconds = dict(told(error).headers).get(b"retry-after")
+    if seconds is not None:
+        said["error"]["retry_after"] = int(seconds)
+    return said
 
 
 class Frames:
@@ -50,7 +74,7 @@ class Frames:
         return self._frame("cancelled", {})
 
     def error(self, error: JSON) -> str:
-        """`error`: in the shape of `/v1`, {"error": {…}}."""
+        """`error`: {"error": {…}}."""
         return self._frame("error", error)
 
     def _text(self, pieces: Sequence[str]) -> str:
@@ -60,14 +84,22 @@ class Frames:
 
     def _frame(self, kind: str, fields: dict[str, Any]) -> str:
         seq, self.seq = self.seq, self.seq + 1
-        rest = orjson.dumps(fields).decode()[1:]
+        rest = dumped(fields).decode()[1:]
         between = "," if fields else ""
         return f'{{"type":"{kind}",{self._head}"seq":{seq}{between}{rest}'
 
 
-def refused(client_id: str, error: JSON) -> str:
-    """The one frame of a call that was not made: it has no stream."""
-    return orjson.dumps({"type": "error", "id": client_id, "stream": None, "seq": 0, **error}).decode()
+def accepted(client_id: str, stream_id: str) -> str:
+    """Says which stream a call has become, before its first frame: it can be resumed from now on."""
+    return dumped({"type": "accepted", "id": client_id, "stream": stream_id}).decode()
+
+
+def refused(error: JSON, client_id: str = "", resumed: str | None = None) -> str:
+    """A frame of no stream: of a call that was not made, or (`resumed`) a stream that cannot be read."""
+    facts: JSON = {"type": "error", "id": client_id, "stream": None, "seq": 0, **error}
+    if resumed is not None:
+        facts["resumed"] = resumed
+    return dumped(facts).decode()
 
 
 def _parts(chunk: StreamChunk) -> JSON:

@@ -8,11 +8,10 @@ from typing import Protocol
 
 from completions.answering import Answering, Result
 from completions.errors import CallEndedError, LLMServiceError
-from completions.live.frames import Frames
+from completions.live.frames import Frames, error_of
 from completions.models import State
-from completions.streams import Reader, Record
+from completions.streams import KeptRecord, Reader
 from completions.types import Caller
-from completions.v1.errors import shape
 from completions.v1.frames import usage_object
 from providers.types import StreamChunk, Usage
 
@@ -25,32 +24,6 @@ Owner = tuple[int, int | None, int | None]
 def owner_of(caller: Caller) -> Owner:
     """Who may read a stream: the same key, or the same person in the same project."""
     return caller.project_id, caller.api_key_id, caller.user_id
-
-
-class FrameRecord(Record[str]):
-    """Frames that are kept after they were read, up to KEPT_BYTES: then only those nobody has read yet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.size = 0
-
-    def put(self, items: Sequence[str]) -> bool:
-        self.size += sum(map(len, items))
-        return super().put(items)
-
-    def _has_room(self) -> bool:
-        self._drop()
-        return self.size <= KEPT_BYTES
-
-    def _drop(self) -> None:
-        if self.size <= KEPT_BYTES or not self._readers:
-            return
-        behind = min(reader.place for reader in self._readers)
-        count = 0
-        while self.size > KEPT_BYTES and self.first + count < behind:
-            self.size -= len(self._items[count])
-            count += 1
-        self._forget_before(self.first + count)
 
 
 class Mirror(Protocol):
@@ -76,8 +49,8 @@ class LiveStream:
         self.id = run.id.hex
         self.client_id = client_id
         self.owner = owner_of(run.call.caller)
-        self.run = run
-        self.record = FrameRecord()
+        self.run: Answering | None = run  # none once it has ended: its request may be large
+        self.record: KeptRecord[str] = KeptRecord(KEPT_BYTES, str.__sizeof__)
         self._frames = Frames(client_id, self.id)
         self._grace_seconds = grace_seconds
         self._mirror = mirror
@@ -87,11 +60,15 @@ class LiveStream:
         self._elsewhere_until = 0.0  # loop time: a reader at another process was heard of
         self._left_as = State.CLIENT_GONE
         self._ending: asyncio.Task[None] | None = None
+        if mirror is not None:  # it can be read elsewhere from now on
+            mirror.changed(self)
 
     # --- the run's outlet
 
     def put(self, items: Sequence[StreamChunk]) -> bool:
-        frames = [] if self._frames.seq else [self._frames.started(self.run.started())]
+        frames = []
+        if not self._frames.seq and self.run is not None:
+            frames.append(self._frames.started(self.run.started()))
         frames += self._frames.deltas(items)
         room = self.record.put(frames)
         if self._mirror is not None:
@@ -111,27 +88,29 @@ class LiveStream:
         return self.record.closed
 
     async def _end(self) -> None:
-        self.record.put(await self._last())
+        assert self.run is not None  # noqa: S101 - it ends once
+        self.record.put(await self._last(self.run))
         self.record.close()
+        self.run = None
         if self._grace is not None:
             self._grace.cancel()
         if self._mirror is not None:
             self._mirror.changed(self)
         self._ended(self)
 
-    async def _last(self) -> list[str]:
+    async def _last(self, run: Answering) -> list[str]:
         frames = self._frames
         try:
-            return self._finished(await self.run.outcome())
+            return self._finished(await run.outcome())
         except CallEndedError as error:
             cancelled = self._left_as is State.CANCELLED
-            return [frames.cancelled() if cancelled else frames.error(shape(error))]
+            return [frames.cancelled() if cancelled else frames.error(error_of(error))]
         except LLMServiceError as error:
-            return [frames.error(shape(error))]
+            return [frames.error(error_of(error))]
         except Exception:
             logger.exception("unexpected error in a stream")
             fault = LLMServiceError("Something went wrong inside the hub. Its log says what.")
-            return [frames.error(shape(fault))]
+            return [frames.error(error_of(fault))]
 
     def _finished(self, result: Result) -> list[str]:
         usage = usage_object(result.usage or Usage())
@@ -144,6 +123,8 @@ class LiveStream:
 
     def attach(self, place: int = 0) -> Reader[str]:
         """A reader from frame `place` on."""
+        if self._left_as is State.CLIENT_SLOW:
+            self._left_as = State.CLIENT_GONE
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
@@ -152,7 +133,7 @@ class LiveStream:
     def detach(self, reader: Reader[str], *, slow: bool = False) -> None:
         """A reader left. The call ends a while after the last one did, as its row then says."""
         reader.leave()
-        if slow:
+        if slow and self._left_as is State.CLIENT_GONE:
             self._left_as = State.CLIENT_SLOW
         if not self.record.readers and not self.over and self._grace is None:
             self._grace = self._loop.call_later(self._grace_seconds, self._end_unread)
@@ -164,11 +145,15 @@ class LiveStream:
     def cancel(self) -> None:
         """Its reader wants no more of it."""
         self._left_as = State.CANCELLED
-        self.run.stop(State.CANCELLED)
+        self._stop()
 
     def _end_unread(self) -> None:
         left = self._elsewhere_until - self._loop.time()
         if left > 0:
             self._grace = self._loop.call_later(left + self._grace_seconds, self._end_unread)
         else:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self.run is not None:
             self.run.stop(self._left_as)

@@ -1,8 +1,10 @@
 """Who asks, what came back, and what it cost."""
 
-from completions.models.accounts import ApiKey, HubSecret, Project
+from completions.models.accounts import ApiKey, CacheScope, HubSecret, Project
 from completions.models.budgets import Budget, BudgetAlert, BudgetWindow, Charge
+from completions.models.cached import CachedResponse
 from completions.models.calls import (
+    SPARED,
     Adjustment,
     AdjustmentKind,
     Attempt,
@@ -15,6 +17,7 @@ from completions.models.calls import (
 from completions.models.operations import Job, UsageRollup
 
 __all__ = [
+    "SPARED",
     "Adjustment",
     "AdjustmentKind",
     "ApiKey",
@@ -22,6 +25,8 @@ __all__ = [
     "Budget",
     "BudgetAlert",
     "BudgetWindow",
+    "CacheScope",
+    "CachedResponse",
     "Charge",
     "Completion",
     "CompletionContent",

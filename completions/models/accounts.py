@@ -10,7 +10,18 @@ from django.core.validators import MinValueValidator
 from django.db import models
 
 from providers.fields import EncryptedTextField
-from providers.models import slug_validator
+from providers.models import cache_mode_choices, slug_validator
+
+
+class CacheScope(models.TextChoices):
+    """Who shares the answers of a project's calls."""
+
+    PROJECT = "project", "The project: its keys and members"
+    KEY = "key", "Each key, or member, for itself"
+
+
+def cache_scope_choices() -> list[tuple[str, str]]:
+    return list(CacheScope.choices)
 
 
 def default_time_zone() -> str:
@@ -46,6 +57,19 @@ class Project(models.Model):
     )
     content_days = models.PositiveIntegerField(
         default=30, help_text="Days that prompts and answers are kept. 0: they are never written."
+    )
+    cache_scope = models.CharField(
+        "cached answers are shared by",
+        max_length=8,
+        choices=cache_scope_choices,
+        default=CacheScope.PROJECT,
+    )
+    cache_group = models.CharField(
+        "cache shared with",
+        max_length=64,
+        blank=True,
+        validators=[slug_validator],
+        help_text="Projects of one group share their cached answers. Left empty: with no other project.",
     )
     ledger_since = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Calls before it were pruned; their sums stay."
@@ -93,6 +117,13 @@ class ApiKey(models.Model):
     )
     log_content = models.BooleanField(
         default=True, help_text="Keep prompts and answers for as long as the project says."
+    )
+    cache_mode = models.CharField(
+        "cache",
+        max_length=8,
+        blank=True,
+        choices=cache_mode_choices,
+        help_text="Of this key and the model that is called, the stricter counts.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Left empty: never.")

@@ -4,14 +4,16 @@ Windows and charges are written by the ledger alone.
 """
 
 import uuid
+from datetime import datetime
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 
 from completions.models.accounts import ApiKey, Project
-from completions.periods import Period
+from completions.periods import Period, Span, present, span_of
 from completions.webhooks import webhook_problem
 from providers.fields import DollarField, EncryptedTextField
 
@@ -104,6 +106,18 @@ class Budget(models.Model):
         if self.webhook_url and (problem := webhook_problem(self.webhook_url)):
             raise ValidationError({"webhook_url": problem})
 
+    def calendar_span(self, at: datetime) -> Span:
+        """The period of `at`, as the project's time zone has it now."""
+        return span_of(Period(self.period), at, ZoneInfo(self.project.time_zone))
+
+    def present(self, latest: "BudgetWindow | None", at: datetime) -> tuple[Span, "BudgetWindow | None"]:
+        """The period that counts at `at`, and its window if it was begun: by the rule of the ledger.
+
+        `latest`: of the windows of whom it is about, the one that begins last.
+        """
+        span = present(latest.span if latest else None, self.calendar_span(at), at)
+        return span, latest if latest is not None and latest.span == span else None
+
 
 class BudgetWindow(models.Model):
     """One period of a budget (and of one end user, where it is per end user)."""
@@ -129,6 +143,10 @@ class BudgetWindow(models.Model):
     def __str__(self) -> str:
         return f"{self.budget} from {self.starts_at:%Y-%m-%d}"
 
+    @property
+    def span(self) -> Span:
+        return Span(self.starts_at, self.ends_at)
+
 
 class Charge(models.Model):
     """What one completion holds of one window (`cost_nano` empty), then what it settled for."""
@@ -150,7 +168,7 @@ class Charge(models.Model):
 
 
 class BudgetAlert(models.Model):
-    """A threshold that a window's spend has crossed, and what became of its webhook."""
+    """A threshold of an amount that a window's spend has reached, and what became of its webhook."""
 
     window = models.ForeignKey(BudgetWindow, on_delete=models.CASCADE, related_name="alerts")
     threshold = models.PositiveIntegerField(help_text="Per cent of the amount.")
@@ -165,7 +183,9 @@ class BudgetAlert(models.Model):
     class Meta:
         ordering: ClassVar[list[str]] = ["-created_at"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["window", "threshold"], name="one_alert_per_threshold"),
+            models.UniqueConstraint(
+                fields=["window", "threshold", "amount_nano"], name="one_alert_per_amount"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from django.db import models
 
 from completions.models.accounts import ApiKey, Project
 from providers.models import LanguageModel, LLMProvider
+from providers.types import Usage
 
 
 class State(models.TextChoices):
@@ -14,6 +15,7 @@ class State(models.TextChoices):
 
     RUNNING = "running", "Running"
     OK = "ok", "OK"
+    COALESCED = "coalesced", "Coalesced"
     CANCELLED = "cancelled", "Cancelled"
     CLIENT_GONE = "client_gone", "Client gone"
     CLIENT_SLOW = "client_slow", "Client too slow"
@@ -27,6 +29,9 @@ class State(models.TextChoices):
     SHUTDOWN = "shutdown", "Shutdown"
     RECOVERED = "recovered", "Recovered"
 
+
+# What `Completion.cache` says of a call that needed no upstream call of its own.
+SPARED = ("HIT", "STALE", "SEMANTIC", "COALESCED")
 
 # A ledger row outlives what it points to, and deleting a provider must not search millions of rows for it:
 # the reference is loose (no constraint, no index), and the row keeps the names it needs beside it.
@@ -69,6 +74,21 @@ class Metered(models.Model):
             return None
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the row holds; None: it has none."""
+        if self.prompt_tokens is None:
+            return None
+        return Usage(
+            prompt=self.prompt_tokens,
+            completion=self.completion_tokens or 0,
+            cached=self.cached_tokens or 0,
+            cache_write=self.cache_write_tokens or 0,
+            reasoning=self.reasoning_tokens or 0,
+            audio_prompt=self.audio_prompt_tokens or 0,
+            audio_completion=self.audio_completion_tokens or 0,
+        )
+
 
 class Completion(Metered):
     """One call: written in state `running` before the upstream is called, and final afterwards."""
@@ -79,7 +99,10 @@ class Completion(Metered):
     api_key = models.ForeignKey(ApiKey, **LOOSE)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, **LOOSE)
     end_user = models.CharField(max_length=200, blank=True, help_text="The caller's own `user` field.")
-    surface = models.CharField(max_length=8, help_text="api, v1, ws or python.")
+    surface = models.CharField(max_length=8, help_text="api, v1, ws, python or admin.")
+    operation = models.CharField(
+        max_length=12, default="chat", help_text="chat, completion (OpenAI's older wire) or embedding."
+    )
     requested_model = models.CharField(max_length=200, help_text="As the caller named it.")
     provider = models.ForeignKey(LLMProvider, **LOOSE)
     provider_slug = models.CharField(max_length=64, blank=True)
@@ -91,6 +114,15 @@ class Completion(Metered):
     error_code = models.CharField(max_length=64, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0, help_text="Upstream calls made for it.")
+    cache = models.CharField(
+        max_length=10,
+        blank=True,
+        help_text="What the cache did: HIT, STALE, SEMANTIC, COALESCED, MISS, PARTIAL; empty: not asked.",
+    )
+    saved_nano_usd = models.BigIntegerField(
+        "saved (nano-dollars)", default=0, help_text="What the answer had cost without the cache."
+    )
+    cached_from = models.UUIDField(null=True, help_text="The call whose answer was given.")
     hold_nano = models.BigIntegerField(default=0, help_text="Held on every budget while it ran.")
     epoch_id = models.BigIntegerField(null=True, help_text="The process that wrote it.")
     created_at = models.DateTimeField()
@@ -108,6 +140,11 @@ class Completion(Metered):
                 fields=["created_at"],
                 name="completion_unpriced",
                 condition=models.Q(cost_nano_usd=None) & ~models.Q(state="running"),
+            ),
+            models.Index(
+                fields=["cached_from", "-id"],
+                name="completion_cached_from",
+                condition=models.Q(cached_from__isnull=False),
             ),
         ]
 

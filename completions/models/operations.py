@@ -25,6 +25,8 @@ class UsageRollup(models.Model):
     completion_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
     cost_nano_usd = models.BigIntegerField(default=0, help_text="Adjustments included.")
+    cached_calls = models.BigIntegerField(default=0, help_text="Answered by the cache, or with another call.")
+    saved_nano_usd = models.BigIntegerField(default=0, help_text="What those had cost without the cache.")
     latency_ms = models.BigIntegerField(default=0, help_text="Sum; divide by calls.")
 
     class Meta:

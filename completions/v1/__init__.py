@@ -1,5 +1,5 @@
 """`/v1`: OpenAI's wire. An ASGI application beside Django, outside of its request cycle, DRF and any SDK."""
 
-from completions.v1.application import application
+from completions.v1.application import WITHOUT_V1, application
 
-__all__ = ["application"]
+__all__ = ["WITHOUT_V1", "application"]

@@ -7,14 +7,15 @@ from typing import Any
 import orjson
 
 from completions.answering import Answering
-from completions.errors import LLMServiceError
+from completions.errors import CallEndedError, LLMServiceError
 from completions.exchange import Exchange, HangUp, Headers
 from completions.limits import header_pairs
 from completions.models import State
 from completions.v1 import errors
 from completions.v1.bodies import wants_usage
-from completions.v1.frames import DONE, KEEPALIVE, Frames, dumped, usage_object
+from completions.v1.frames import DONE, KEEPALIVE, Frames, usage_object
 from providers.pricing import usd_text
+from providers.wire_json import dumped
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,9 @@ async def send_whole(exchange: Exchange, run: Answering) -> None:
         result = await run.outcome()
     body = result.body
     body["model"] = run.model
-    if result.usage is not None and not body.get("usage"):
-        body["usage"] = usage_object(result.usage)
-    headers = answered(exchange, run)
+    if result.usage is not None and (result.usage.anomaly or not body.get("usage")):
+        body["usage"] = usage_object(result.usage)  # what is paid for; the upstream said nothing, or nonsense
+    headers = answered(run)
     if result.cost_nano is not None:
         headers.append((b"x-llmhub-cost-usd", usd_text(result.cost_nano).encode()))
     await exchange.answer(200, dumped(body), headers)
@@ -50,7 +51,7 @@ async def send_stream(exchange: Exchange, run: Answering) -> None:
                 await run.outcome()
             reader.silence_seconds = KEEPALIVE_SECONDS
             frames = Frames(run, include_usage=wants_usage(run.call))
-            await exchange.begin(200, [*STREAM_HEADERS, *answered(exchange, run)])
+            await exchange.begin(200, [*STREAM_HEADERS, *answered(run)])
             while chunks or not reader.at_end:
                 data = frames.render(chunks) if chunks else KEEPALIVE
                 if data:
@@ -66,29 +67,37 @@ async def _last(run: Answering, frames: Frames) -> bytes:
     try:
         return frames.usage(await run.outcome()) + DONE
     except LLMServiceError as error:
-        return frame_of(errors.shape(error))
+        failure = error
     except Exception:
         logger.exception("unexpected error in a stream")
-        return frame_of(
-            errors.shape(LLMServiceError("Something went wrong inside the hub. Its log says what."))
-        )
+        failure = LLMServiceError("Something went wrong inside the hub. Its log says what.")
+    if not isinstance(failure, CallEndedError):  # else its reader is gone
+        errors.count(failure)
+    return frame_of(errors.shape(failure))
 
 
 def frame_of(body: Any) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def answered(exchange: Exchange, run: Answering) -> Headers:
-    """Who answered, and where the caller's limits stand."""
-    if not exchange.request_id:
-        exchange.request_id = run.id.hex
+def answered(run: Answering) -> Headers:
+    """Who answered, or failed to, and where the caller's limits stand."""
     grant = run.grant
     return [
+        *(_kept(run) if run.age_seconds is not None else ()),
         *_names(run.model, run.provider),
         (b"x-llmhub-cache", run.cached.value.encode()),
         (b"x-llmhub-attempts", b"%d" % run.attempts),
         *header_pairs(grant.limits, grant.levels),
     ]
+
+
+def _kept(run: Answering) -> Headers:
+    """Of an answer that was given before: its age, and how like its question was where that was another."""
+    told = [(b"age", b"%d" % (run.age_seconds or 0))]
+    if run.similarity is not None:
+        told.append((b"x-llmhub-cache-similarity", b"%.4f" % run.similarity))
+    return told
 
 
 @lru_cache(maxsize=1024)

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 from django.db import InterfaceError, OperationalError
 
-from completions import metrics, pipeline
+from completions import pipeline
 from completions.errors import CallEndedError, LLMServiceError, UnavailableError
-from completions.exchange import ClientLeft, Exchange, Headers, Receive, Send
+from completions.exchange import NO_WISH, ClientLeft, Exchange, Headers, Receive, Send
 from completions.v1 import errors, models
-from completions.v1.answers import send_stream, send_whole
+from completions.v1.answers import answered, send_stream, send_whole
 from completions.v1.bodies import call_of
 from providers.types import Operation
 
@@ -26,7 +26,11 @@ def asking(operation: Operation) -> Handler:
 
     async def handle(exchange: Exchange) -> None:
         caller = await exchange.caller("v1")
-        run = await pipeline.start(call_of(caller, operation, await exchange.body()))
+        call = call_of(caller, operation, await exchange.body())
+        if (wish := exchange.cache_wish()) is not NO_WISH:
+            call = call._replace(cache=wish)
+        run = await pipeline.start(call)
+        exchange.begins(run)
         if run.call.stream:
             await send_stream(exchange, run)
         else:
@@ -54,14 +58,18 @@ ROUTES: Mapping[str, tuple[str, Handler]] = {
 }
 
 
+# Where a client asks whose base URL lacks the /v1.
+WITHOUT_V1 = frozenset(route.removeprefix("/v1") + end for route in ROUTES for end in ("", "/"))
+
+
 async def application(scope: Any, receive: Receive, send: Send) -> None:
-    """ASGI: HTTP requests under `/v1`. Whatever happens, the answer is JSON in OpenAI's shape."""
+    """ASGI: HTTP under `/v1`, and WITHOUT_V1. Whatever happens, the answer is JSON in OpenAI's shape."""
     exchange = Exchange(scope, receive, send)
     found = ROUTES.get(exchange.path) or _other_route(exchange.path)
     if found is None:
-        await _refuse(
-            exchange, 404, "unknown_url", f"Unknown request URL: {exchange.method} {exchange.path}."
-        )
+        what = f"Unknown request URL: {exchange.method} {exchange.path}."
+        hint = " Add /v1 to the base URL." if exchange.path in WITHOUT_V1 else ""
+        await _refuse(exchange, 404, "unknown_url", what + hint)
         return
     method, handler = found
     if exchange.method != method:
@@ -95,14 +103,13 @@ async def _tell(exchange: Exchange, error: LLMServiceError) -> None:
     if isinstance(error, CallEndedError):
         return  # its reader is gone
     told = errors.told(error)
-    metrics.ERRORS.labels("v1", told.code).inc()
-    if told.status in (401, 413):  # its body may not have been read: the connection cannot be used again
-        told.headers.append((b"connection", b"close"))
-    await exchange.answer(told.status, told.body, told.headers)
+    errors.count(error)
+    call = exchange.answering
+    await exchange.refuse(told.status, told.body, told.headers + (answered(call) if call is not None else []))
 
 
 async def _refuse(
     exchange: Exchange, status: int, code: str, message: str, headers: Headers | None = None
 ) -> None:
     body = errors.error_object(message, "invalid_request_error", code)
-    await exchange.answer(status, orjson.dumps(body), headers or [])
+    await exchange.refuse(status, orjson.dumps(body), headers or [])

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import orjson
 
-from completions import errors
+from completions import errors, metrics
+from completions.answering import Cached
 from completions.errors import InvalidRequestError, LLMServiceError, ProviderError, UnavailableError
 from completions.exchange import Headers
 from completions.limits import LimitExceeded, rate_limit_headers
@@ -40,7 +41,9 @@ TABLE: tuple[tuple[type[LLMServiceError], Row], ...] = (
     (errors.PermissionDeniedError, Row(403, "invalid_request_error", "permission_denied", permanent=True)),
     (errors.RateLimitError, Row(429, "rate_limit_error", "rate_limit_exceeded")),
     (errors.TimeoutError, Row(504, "api_error", "upstream_timeout")),
+    (errors.CacheMissError, Row(504, "invalid_request_error", "cache_miss", permanent=True)),
     (errors.CallEndedError, Row(499, "api_error", "call_ended")),
+    (errors.EndedByStaffError, Row(499, "api_error", "call_ended", permanent=True)),
     (LLMServiceError, Row(500, "api_error", "internal_error")),
 )
 PROVIDER_FAULTS = {
@@ -51,6 +54,10 @@ PROVIDER_FAULTS = {
     "provider_misconfigured": Row(502, "api_error", "upstream_auth_error"),
 }
 OTHER_FAULT = Row(502, "api_error", "upstream_invalid")
+UNAVAILABLE = ("hub_unavailable", "shutting_down", "overloaded", "circuit_open")
+CODES = frozenset(
+    [*(row.code for _, row in TABLE), *(row.code for row in PROVIDER_FAULTS.values()), OTHER_FAULT.code]
+).union(UNAVAILABLE)
 
 
 class Told(NamedTuple):
@@ -66,6 +73,16 @@ def told(error: LLMServiceError) -> Told:
     """Status, headers and body of an error."""
     row = _row(error)
     return Told(row.status, row.code, _headers(error, row), orjson.dumps(shape(error)))
+
+
+def count(error: LLMServiceError) -> None:
+    """Note that a caller was told of it: by the hub's own codes, for those of upstreams have no end."""
+    metrics.ERRORS.labels("v1", label(_row(error).code)).inc()
+
+
+def label(code: str) -> str:
+    """A code as a label of metrics."""
+    return code if code in CODES else "other"
 
 
 def shape(error: LLMServiceError) -> JSON:
@@ -100,6 +117,8 @@ def _headers(error: LLMServiceError, row: Row) -> Headers:
         ]
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, errors.CacheMissError):
+        headers.append((b"x-llmhub-cache", Cached.MISS.value.encode()))
     if row.permanent or error.details.get("permanent") or error.details.get("attempts", 0) > 1:
         headers.append((b"x-should-retry", b"false"))
     if row.permanent or error.details.get("permanent"):

@@ -1,14 +1,12 @@
 """Chunks as the frames of one stream: one id, one time and one model on all, usage where it was asked for."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from completions.answering import Answering, Result
 from providers.pricing import usd_text
-from providers.types import JSON, Operation, StreamChunk, Usage
+from providers.types import JSON, Operation, StreamChunk, Usage, UsageSource
+from providers.wire_json import dumped
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n\n"
@@ -33,7 +31,7 @@ class Frames:
         frames = []
         for chunk in chunks:
             body = chunk.body
-            if "usage" in body and not self._take_usage(body):
+            if "usage" in body and not self._take_usage(chunk):
                 continue
             if self._include_usage:
                 body["usage"] = None
@@ -45,7 +43,9 @@ class Frames:
         """The frame of the whole stream's usage and cost; nothing where it was not asked for."""
         if not self._include_usage:
             return b""
-        usage = dict(self._raw_usage) if self._raw_usage else usage_object(result.usage or Usage())
+        used = result.usage or Usage()
+        believed = self._raw_usage and used.source is UsageSource.PROVIDER
+        usage = dict(self._raw_usage or {}) if believed else usage_object(used)
         if result.cost_nano is not None:
             usage["cost_usd"] = usd_text(result.cost_nano)
         head = {"id": self._id, "object": self._object, "created": self._created, "model": self._model}
@@ -58,12 +58,12 @@ class Frames:
         timestamp = self._run_id.int >> 80  # milliseconds
         self._created = next((body["created"] for body in bodies if body.get("created")), timestamp // 1000)
 
-    def _take_usage(self, body: JSON) -> bool:
-        """Keep a chunk's usage for the end. Whether something of the chunk is left to be told."""
-        raw = body.pop("usage")
-        if isinstance(raw, dict):
+    def _take_usage(self, chunk: StreamChunk) -> bool:
+        """Keep a chunk's usage for the end, where it makes sense. Whether there is more of it to be told."""
+        raw = chunk.body.pop("usage")
+        if chunk.usage is not None and isinstance(raw, dict):
             self._raw_usage = raw
-        return bool(body.get("choices"))
+        return bool(chunk.body.get("choices"))
 
 
 def usage_object(usage: Usage) -> JSON:
@@ -84,11 +84,3 @@ def usage_object(usage: Usage) -> JSON:
     if any(completion.values()):
         told["completion_tokens_details"] = completion
     return told
-
-
-def dumped(body: JSON) -> bytes:
-    """JSON; also of what orjson refuses and upstreams send: whole numbers beyond 64 bits."""
-    try:
-        return orjson.dumps(body)
-    except TypeError:
-        return json.dumps(body, separators=(",", ":")).encode()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -186,6 +186,60 @@ class TestRefusal:
         assert audit() == []
 
 
+class TestHolds:
+    """They cover all of the prompt; a call that could cost more than is left is not made."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            f"f{number}": {"type": "string", "description": "some words"} for number in range(500)
+        },
+    }
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
+            {"prediction": {"type": "content", "content": "some words " * 1000}},
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"anyOf": [SCHEMA]}}}]},
+        ],
+        ids=lambda config: next(iter(config)),
+    )
+    def test_what_a_model_reads_beside_the_messages_is_held(
+        self, project: Project, upstream: FakeUpstream, config: dict[str, Any]
+    ) -> None:
+        upstream._scripts.clear()
+        upstream.answers("H", usage={"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11})
+        Budget.objects.create(project=project, amount=Decimal("0.01"))  # 1000 tokens of prompt
+        service(project).complete({**ASK, "config": {"max_tokens": 1}})
+        with pytest.raises(BudgetExceededError):
+            service(project).complete({**ASK, "config": {"max_tokens": 1, **config}})
+        assert len(upstream.requests) == 1
+
+    def test_where_the_bytes_are_too_many_but_the_tokens_are_not_the_call_is_made(
+        self, project: Project, upstream: FakeUpstream
+    ) -> None:
+        Budget.objects.create(project=project, amount=Decimal("0.045"))  # its bytes would cost 0.055
+        config = {"max_tokens": 1, "prediction": None, "response_format": {"type": "x", "y": "word " * 1000}}
+        service(project).complete({**ASK, "config": config})
+        assert len(upstream.requests) == 1
+
+    def test_what_an_upstream_does_not_say_is_counted_over_the_same_fields(
+        self, project: Project, upstream: FakeUpstream
+    ) -> None:
+        upstream._scripts.clear()
+        upstream.answers("Hello!", usage=None)
+        config = {"response_format": {"type": "json_schema", "json_schema": {"schema": self.SCHEMA}}}
+        response = service(project).complete({**ASK, "config": config})
+        assert response.usage.prompt > 2000
+
+    def test_a_file_that_is_only_named_may_fill_the_window(self) -> None:
+        held = budgets.worst_case(
+            [target(context_window=1_000_000)], 10, asking(max_tokens=0), open_ended=True
+        )
+        assert held >= NANO
+
+
 class TestEndUsers:
     def test_each_end_user_has_the_amount_for_themselves(self, project: Project) -> None:
         budget = Budget.objects.create(project=project, amount=Decimal("0.03"), per_end_user=True)
@@ -266,7 +320,7 @@ def target(**facts: Any) -> Target:
     endpoint = Endpoint("p", ProviderType.OPENAI, "https://example.com", Secret("k"))
     price = Price(prompt=Rate(Decimal(1)), completion=Rate(Decimal(2)))
     values = {"provider_id": None, "model_id": 1, "upstream_model": "m", "public_model": "m", "price": price}
-    return Target(endpoint, **(values | facts))  # type: ignore[arg-type]
+    return Target(endpoint, **(values | facts))
 
 
 def asking(operation: Operation = Operation.CHAT, **body: Any) -> Call:
@@ -286,6 +340,26 @@ class TestWorstCase:
         assert budgets.output_bound(target(), asking(max_tokens=10, n=3)) == 30
         older = asking(Operation.COMPLETION, max_tokens=10, n=2, best_of=4, prompt=["a", "b"])
         assert budgets.output_bound(target(), older) == 80
+
+    def test_the_providers_default_number_of_answers_counts(self) -> None:
+        several = target(default_config={"n": 5, "best_of": 7})
+        assert budgets.output_bound(several, asking(max_tokens=10)) == 70
+        assert budgets.output_bound(target(default_config={"n": 5}), asking(max_tokens=10, n=2)) == 20
+
+    def test_what_the_providers_defaults_add_to_the_prompt_counts(self) -> None:
+        schema = {"response_format": {"type": "json_schema", "json_schema": {"x": "y" * 1_000_000}}}
+        call = asking(max_tokens=1)
+        assert budgets.worst_case([target(default_config=schema)], 0, call) >= NANO
+        own = asking(max_tokens=1, response_format={"type": "text"})
+        assert budgets.worst_case([target(default_config=schema)], 0, own) < NANO
+
+    def test_a_prediction_that_is_wrong_is_billed_as_output(self) -> None:
+        call = asking(max_tokens=10, prediction={"type": "content", "content": "x" * 1000})
+        assert budgets.output_bound(target(), call) > 1010
+
+    def test_on_the_older_wire_no_output_may_be_asked_for(self) -> None:
+        assert budgets.output_bound(target(), asking(Operation.COMPLETION, max_tokens=0, prompt="a")) == 0
+        assert budgets.output_bound(target(), asking(Operation.COMPLETION, max_tokens=5)) == 5
 
     def test_an_embedding_generates_nothing(self) -> None:
         assert budgets.output_bound(target(max_output=500), asking(Operation.EMBEDDING, input="a")) == 0

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from completions.content import Scope, erase, expires_at
 from completions.ledger.sql import json_text
-from completions.models import Completion, CompletionContent
-from tests.completions.calls import make_call, make_content
+from completions.models import Attempt, Completion, CompletionContent, State
+from tests.completions.calls import COST, make_attempt, make_call, make_content
 from tests.factories import make_key, make_project
 
 pytestmark = pytest.mark.django_db
@@ -37,6 +37,7 @@ def with_content(**fields: Any) -> Completion:
 @pytest.mark.parametrize("text", ["Grüße 👋", "a\x00b", "half a pair \ud83d", "</script><b>"])
 def test_a_request_is_stored_as_json_whatever_it_says(text: str) -> None:
     stored = json_text({"messages": [{"role": "user", "content": text}], "seed": 2**70})
+    assert stored is not None
     assert json.loads(stored)["messages"][0]["content"] == text
     assert "\x00" not in stored
     stored.encode()
@@ -53,6 +54,34 @@ def test_erasing_takes_the_content_and_leaves_the_money() -> None:
     assert erase(Scope()) == 1
     assert kept() == set()
     assert Completion.objects.filter(pk=call.pk).values().get() == before
+
+
+def test_erasing_blanks_the_messages_in_which_an_upstream_may_quote_the_prompt() -> None:
+    """Also of a call whose content was never kept, and of an attempt before one that answered."""
+    said = "upstream said: cannot answer 'my secret prompt'"
+    refused = make_call(state=State.UPSTREAM_ERROR, error_code="upstream_refused", error_message=said)
+    make_attempt(refused, error_code="upstream_refused", error_message=said, status=400)
+    answered = with_content(end_user="u1")
+    make_attempt(answered, error_message=said)
+    other = make_call(project="other", error_message=said)
+    make_attempt(other, error_message=said)
+
+    assert erase(Scope(project="web"), batch=1) == 1
+    for model in (Completion, Attempt):
+        assert model.objects.filter(error_message=said).count() == 1
+    assert Completion.objects.get(error_message=said) == other
+    assert Completion.objects.get(pk=refused.pk).error_code == "upstream_refused"
+    assert Attempt.objects.get(completion=refused).status == 400
+    assert Attempt.objects.get(completion=refused).cost_nano_usd == COST
+
+
+def test_messages_are_blanked_of_the_calls_that_were_named() -> None:
+    calls = [make_call(error_message="it said"), make_call(error_message="it said")]
+    for call in calls:
+        make_attempt(call, error_message="it said")
+    erase(Scope(completions=[calls[0].pk]))
+    assert Completion.objects.exclude(error_message="").get() == calls[1]
+    assert Attempt.objects.exclude(error_message="").get().completion == calls[1]
 
 
 def test_erasing_goes_batch_by_batch_to_the_end() -> None:
@@ -89,10 +118,12 @@ def test_filters_of_the_command_must_all_fit() -> None:
     both = with_content(end_user="u1")
     user = with_content(end_user="u1", project="other")
     assert command("--project", "web", "--user", "u1", "--dry-run") == (
-        "Dry run: the content of 1 call would be erased."
+        "Dry run: the content of 1 call and 0 cached answers would be erased."
     )
     assert kept() == {both.pk, user.pk}
-    assert command("--project", "web", "--user", "u1").startswith("Erased the content of 1 call.")
+    assert command("--project", "web", "--user", "u1").startswith(
+        "Erased the content of 1 call and 0 cached answers."
+    )
     assert kept() == {user.pk}
 
 
@@ -101,9 +132,9 @@ def test_the_command_takes_keys_and_requests_by_any_of_their_names() -> None:
     with_content(api_key=key)
     with_content(request_id="order-1")
     by_id = with_content()
-    assert "1 call would" in command("--key", key.public_id, "--dry-run")
-    assert "1 call would" in command("--key", str(key.pk), "--dry-run")
-    assert "2 calls would" in command("--request", "order-1", "--request", str(by_id.pk), "--dry-run")
+    assert "1 call and" in command("--key", key.public_id, "--dry-run")
+    assert "1 call and" in command("--key", str(key.pk), "--dry-run")
+    assert "2 calls and" in command("--request", "order-1", "--request", str(by_id.pk), "--dry-run")
 
 
 def test_everything_goes_only_when_it_is_asked_for_in_so_many_words() -> None:

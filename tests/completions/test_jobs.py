@@ -20,6 +20,7 @@ from completions import jobs, worker
 from completions.jobs import run_due
 from completions.models import Job
 from providers.types import JSON
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -239,7 +240,7 @@ def test_the_worker_ends_in_order_on_sigterm_even_while_its_database_is_away(
         process.communicate(timeout=20)
 
     assert process.returncode == 0
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.django_db(transaction=True)
@@ -249,14 +250,12 @@ def test_the_thread_waits_works_and_stops_at_once() -> None:
     worker.start(first_wait=0.3)
     worker.start(first_wait=0.0)  # it runs already
     assert runs == []
-    deadline = time.monotonic() + 10
-    while not runs and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert eventually(lambda: bool(runs), seconds=10)
     begun = time.monotonic()
     worker.stop()
 
     assert runs == [1]
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3
     assert "llmhub-worker" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -274,9 +273,7 @@ def test_a_database_that_is_away_is_logged_once_and_waited_for(
             time.sleep(0.3)  # many tries
             with connection.schema_editor() as editor:
                 editor.alter_db_table(Job, "away", "completions_job")
-            deadline = time.monotonic() + 10
-            while not runs and time.monotonic() < deadline:
-                time.sleep(0.01)
+            assert eventually(lambda: bool(runs), seconds=10)
     finally:
         worker.stop()
 

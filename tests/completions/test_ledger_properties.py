@@ -1,14 +1,17 @@
 """Whatever happens in whatever order: the ledger's sums are what its rows say, no hard budget is exceeded.
 
 A state machine drives the books (the transactions that the writer commits) through admits, settlements,
-repeated settlements, voids, crashes with recovery, new periods and repricing, beside a model on one page.
+repeated settlements, voids, crashes with recovery, new periods, other time zones and repricing, beside a
+model on one page.
 """
 
 import itertools
 import uuid
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import transaction
@@ -28,7 +31,7 @@ from completions import accounts
 from completions.budgets import Claim, claims
 from completions.ledger import new_id, recovery
 from completions.ledger.audit import audit
-from completions.ledger.books import Books
+from completions.ledger.books import Books, Windows
 from completions.ledger.operations import Adjust, Admit, Opening, Operation, Settle
 from completions.models import (
     Adjustment,
@@ -41,6 +44,7 @@ from completions.models import (
     Project,
     State,
 )
+from completions.periods import Span, span_of
 from completions.types import Caller
 from providers.types import NANO
 
@@ -66,6 +70,7 @@ class Call:
 class Model:
     spent: dict[Any, int] = field(default_factory=dict)
     held: dict[Any, int] = field(default_factory=dict)
+    periods: dict[str, Span] = field(default_factory=dict)  # the last one of each budget
 
 
 class Ledger(RuleBasedStateMachine):
@@ -76,14 +81,15 @@ class Ledger(RuleBasedStateMachine):
         self.project = Project.objects.create(slug=f"p{next(numbers)}", name="p")
         for period, hard in (("day", True), ("total", True), ("month", False)):
             Budget.objects.create(
-                project=self.project, amount=AMOUNT / NANO if hard else 1, period=period, hard=hard
+                project=self.project, amount=Decimal(AMOUNT) / NANO if hard else 1, period=period, hard=hard
             )
         accounts.forget()
         self.caller = Caller(self.project.pk, self.project.slug)
         self.model = Model()
-        self.known: dict[Any, int] = {}
+        self.known: Windows = {}
         self.epoch = recovery.register()
         self.days = 0
+        self.zone = "UTC"
         self.admitted: list[Call] = []
 
     def post(self, *batch: Operation) -> Books:
@@ -93,19 +99,21 @@ class Ledger(RuleBasedStateMachine):
         self.known |= books.new_windows
         return books
 
-    def claims(self) -> list[Claim]:
+    def claims(self, at: datetime) -> list[Claim]:
         facts = accounts.project(self.project.pk)
         assert facts is not None
-        shift = timedelta(days=self.days)
-        return [_later(claim, shift) for claim in claims(facts, self.caller, "", timezone.now())]
+        found = claims(facts, self.caller, "", at)
+        spans = [span_of(claim.budget.period, at, ZoneInfo(self.zone)) for claim in found]
+        return [claim._replace(span=span) for claim, span in zip(found, spans, strict=True)]
 
     @rule(target=calls, holds=st.lists(st.integers(0, 60), min_size=1, max_size=5))
     def admit(self, holds: list[int]) -> Any:
         """A batch of calls: each is admitted if, and only if, every hard budget covers it by then."""
-        mine = self.claims()
-        places = tuple(self._place(claim) for claim in mine)
+        at = timezone.now() + timedelta(days=self.days)
+        mine = self.claims(at)
+        places = tuple(self._place(claim, at) for claim in mine)
         hard = [place for claim, place in zip(mine, places, strict=True) if claim.budget.hard]
-        batch = [self._admit(mine, hold) for hold in holds]
+        batch = [self._admit(mine, at, hold) for hold in holds]
         refused = self.post(*batch).refused
         for place in places:  # its window is there now, though every call may have been refused
             self.model.held.setdefault(place, 0)
@@ -157,6 +165,10 @@ class Ledger(RuleBasedStateMachine):
     def step_the_clock_back(self) -> None:
         self.days = max(0, self.days - 1)
 
+    @rule(zone=st.sampled_from(["UTC", "America/New_York", "Asia/Tokyo"]))
+    def change_the_time_zone(self, zone: str) -> None:
+        self.zone = zone
+
     @rule()
     def crash_and_recover(self) -> None:
         """The process dies: another settles its running rows at what is known, here nothing."""
@@ -178,13 +190,26 @@ class Ledger(RuleBasedStateMachine):
             assert window.held_nano == self.model.held.get(place, 0)
 
     @invariant()
+    def no_two_periods_of_a_budget_overlap(self) -> None:
+        windows = BudgetWindow.objects.filter(budget__project=self.project).order_by("budget", "starts_at")
+        for earlier, later in itertools.pairwise(windows):
+            if earlier.budget_id == later.budget_id:
+                assert earlier.ends_at is not None
+                assert earlier.ends_at <= later.starts_at
+
+    @invariant()
     def the_audit_finds_nothing(self) -> None:
         assert [problem for problem in audit() if "living" not in problem] == []
 
-    def _place(self, claim: Claim) -> tuple[str, Any]:
-        """The window that pays: of the claim's period, or of a later one where the clock stepped back."""
-        starts = [start for budget, start in self.model.held if budget == claim.budget.id]
-        return (claim.budget.id, max([claim.span.start, *starts]))
+    def _place(self, claim: Claim, at: datetime) -> tuple[str, Any]:
+        """The window that pays: the last one until it ends, then one that begins there."""
+        last = self.model.periods.get(claim.budget.id)
+        if last is None:
+            last = claim.span
+        elif last.end is not None and last.end <= at:
+            last = Span(max(last.end, claim.span.start), claim.span.end)
+        self.model.periods[claim.budget.id] = last
+        return (claim.budget.id, last.start)
 
     def _settled_once(self, call: Call, cost: int) -> None:
         if call.cost is None:
@@ -201,21 +226,14 @@ class Ledger(RuleBasedStateMachine):
             self.model.held[place] -= call.hold
             self.model.spent[place] = self.model.spent.get(place, 0) + cost
 
-    def _admit(self, mine: list[Claim], hold: int) -> Admit:
+    def _admit(self, mine: list[Claim], at: datetime, hold: int) -> Admit:
         opening = Opening(new_id(), self.caller, "m", stream=False, claims=mine, hold_nano=hold)
-        return Admit(opening, timezone.now())
+        return Admit(opening, at)
 
     def teardown(self) -> None:
         """The next example begins with an empty ledger."""
         for model in (Adjustment, Charge, Completion, Budget, Project, Epoch):
             model.objects.all().delete()
-
-
-def _later(claim: Claim, shift: timedelta) -> Claim:
-    if claim.span.end is None:
-        return claim
-    span = replace(claim.span, start=claim.span.start + shift, end=claim.span.end + shift)
-    return claim._replace(span=span)
 
 
 def test_the_ledger_is_true_after_every_step() -> None:

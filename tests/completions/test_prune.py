@@ -227,6 +227,6 @@ def test_a_dry_run_counts_and_deletes_nothing(
     call_command("prune", "--dry-run")
     call_command("prune")
     assert capsys.readouterr().out.splitlines() == [
-        "Would delete 1 contents, 1 calls and 0 ended budget periods.",
-        "Deleted 1 contents, 1 calls and 0 ended budget periods.",
+        "Would delete 1 contents, 1 calls, 0 ended budget periods and 0 cached answers.",
+        "Deleted 1 contents, 1 calls, 0 ended budget periods and 0 cached answers.",
     ]

@@ -3,7 +3,8 @@
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from completions.models import (
     State,
 )
 from completions.types import Caller
-from tests.factories import make_project
+from providers.models import ModelPrice
+from tests.factories import make_project, make_provider
+from tests.waiting import eventually
 
 PRICES = '{"prompt": "0", "completion": "10"}'  # 10,000 nano-dollars a token
 HOLD = 1_000_000
@@ -72,8 +75,60 @@ class TestProgress:
         assert slot == -1
         assert list(progress.read(file.path).values()) == [0]
 
+    def test_the_models_that_were_called_are_noted_in_order(self, tmp_path: Path) -> None:
+        call = uuid.uuid4()
+        file = Progress(tmp_path / "1.progress")
+        file.count(file.begin(call), 5)
+        file.called(call, 1, 2**40)
+        file.called(call, 2, 7)
+        file.called(uuid.uuid4(), 1, 9)  # one without a slot
+        assert progress.left_in(file.path) == {call: progress.Left(5, (2**40, 7))}
+
+    def test_of_more_than_are_noted_the_last_is_always_known(self, tmp_path: Path) -> None:
+        call = uuid.uuid4()
+        file = Progress(tmp_path / "1.progress")
+        file.begin(call)
+        for number in range(1, progress.NOTED + 3):
+            file.called(call, number, number)
+        models = progress.left_in(file.path)[call].models
+        assert (len(models), models[-1]) == (progress.NOTED, progress.NOTED + 2)
+
+    def test_a_slot_that_ended_leaves_nothing_to_the_next(self, tmp_path: Path) -> None:
+        first, second = uuid.uuid4(), uuid.uuid4()
+        file = Progress(tmp_path / "1.progress")
+        slot = file.begin(first)
+        file.called(first, 1, 7)
+        file.end(slot)
+        file.begin(second)
+        assert progress.left_in(file.path) == {second: progress.Left()}
+
+    @pytest.mark.parametrize("removed", [False, True])
+    def test_it_goes_on_under_another_name_even_where_its_file_was_removed(
+        self, tmp_path: Path, *, removed: bool
+    ) -> None:
+        call = uuid.uuid4()
+        file = Progress(tmp_path / "1.progress")
+        slot = file.begin(call)
+        file.count(slot, 5)
+        if removed:
+            file.path.unlink()
+        file.move(tmp_path / "2.progress")
+        assert progress.read(tmp_path / "2.progress") == {call: 5}
+        file.count(slot, 6)
+        assert progress.read(tmp_path / "2.progress") == {call: 6}
+        assert [path.name for path in tmp_path.iterdir()] == ["2.progress"]
+
     def test_no_file_means_that_nothing_is_known(self, tmp_path: Path) -> None:
         assert progress.read(tmp_path / "1.progress") == {}
+
+
+def settles_in(spool: Spool) -> list[Settle]:
+    """What waits in a spool that was given nothing but settlements."""
+    found = []
+    for operation in spool.read():
+        assert isinstance(operation, Settle)
+        found.append(operation)
+    return found
 
 
 class TestSpool:
@@ -81,7 +136,7 @@ class TestSpool:
         spool = Spool(tmp_path / "ledger" / "1.spool")
         settle = Settle(uuid.uuid4(), settled(7, provider_id=uuid.uuid4()), [{"number": 1}])
         spool.add([settle])
-        [read] = spool.read()
+        [read] = settles_in(spool)
         assert (read.id, read.final, read.attempts) == (settle.id, settle.final, [{"number": 1}])
 
     def test_a_line_cut_in_two_costs_neither_those_before_nor_those_after(self, tmp_path: Path) -> None:
@@ -90,7 +145,7 @@ class TestSpool:
         spool.add([before, Settle(uuid.uuid4(), settled(3))])
         spool.path.write_bytes(spool.path.read_bytes()[:-20])
         spool.add([after])
-        assert [settle.id for settle in spool.read()] == [before.id, after.id]
+        assert [settle.id for settle in settles_in(spool)] == [before.id, after.id]
 
 
 @pytest.fixture
@@ -124,23 +179,17 @@ def epoch_elsewhere(silent_seconds: float) -> int:
     return Epoch.objects.create(host="another machine", pid=1, started_at=beat, heartbeat_at=beat).pk
 
 
-def running(caller: Caller, epoch: int) -> uuid.UUID:
+def running(caller: Caller, epoch: int, **opened: Any) -> uuid.UUID:
     """A call that a process admitted, with its hold."""
     facts = accounts.project(caller.project_id)
     assert facts is not None
     claims = budgets.claims(facts, caller, "", timezone.now())
     call = ledger.new_id()
     opening = Opening(call, caller, "m", stream=True, claims=claims, hold_nano=HOLD, prices=PRICES)
+    opening = opening._replace(**opened)
     with transaction.atomic():
         Books(epoch, {}).post([Admit(opening, timezone.now())])
     return call
-
-
-def await_that(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def state_of(call: uuid.UUID) -> str:
@@ -161,7 +210,7 @@ class TestRecovery:
         left = Progress(recovery.progress_path(dead_epoch))
         left.count(left.begin(call), 401)
         ledger.start()
-        await_that(lambda: state_of(call) == State.RECOVERED)
+        assert eventually(lambda: state_of(call) == State.RECOVERED, WAIT_SECONDS)
 
         row = Completion.objects.get(pk=call)
         assert (row.completion_tokens, row.cost_nano_usd) == (101, 1_010_000)
@@ -174,15 +223,15 @@ class TestRecovery:
         running(caller, dead_epoch)
         path = Progress(recovery.progress_path(dead_epoch)).path
         ledger.start()
-        await_that(lambda: Epoch.objects.get(pk=dead_epoch).ended_at is not None)
-        await_that(lambda: not path.exists())
+        assert eventually(lambda: Epoch.objects.get(pk=dead_epoch).ended_at is not None, WAIT_SECONDS)
+        assert eventually(lambda: not path.exists(), WAIT_SECONDS)
 
     def test_what_it_had_spooled_is_settled_as_it_was(self, caller: Caller, dead_epoch: int) -> None:
         call = running(caller, dead_epoch)
         spool = Spool(recovery.spool_path(dead_epoch))
         spool.add([Settle(call, settled(600_000))])
         ledger.start()
-        await_that(lambda: not spool.path.exists())
+        assert eventually(lambda: not spool.path.exists(), WAIT_SECONDS)
         assert state_of(call) == State.OK
         assert_spent(600_000)
 
@@ -192,7 +241,7 @@ class TestRecovery:
         for _ in range(2):
             spool.add([Settle(call, settled(600_000))])
             ledger.start()
-            await_that(lambda: not spool.path.exists())
+            assert eventually(lambda: not spool.path.exists(), WAIT_SECONDS)
             ledger.close()
         assert_spent(600_000)
 
@@ -203,8 +252,8 @@ class TestRecovery:
         spool = Spool(recovery.spool_path(dead_epoch))
         spool.add([Settle(strange, settled(-5 * HOLD)), Settle(sound, settled(600_000))])
         ledger.start()
-        await_that(lambda: state_of(sound) == State.OK)
-        await_that(lambda: state_of(strange) == State.RECOVERED)
+        assert eventually(lambda: state_of(sound) == State.OK, WAIT_SECONDS)
+        assert eventually(lambda: state_of(strange) == State.RECOVERED, WAIT_SECONDS)
         assert_spent(600_000)
 
     def test_the_calls_of_a_process_on_another_machine_are_its_own_while_it_beats(
@@ -219,12 +268,88 @@ class TestRecovery:
     def test_a_process_on_another_machine_that_fell_silent_is_taken_for_dead(self, caller: Caller) -> None:
         call = running(caller, epoch_elsewhere(silent_seconds=recovery.DEAD_SECONDS + 1))
         ledger.start()
-        await_that(lambda: state_of(call) == State.RECOVERED)
+        assert eventually(lambda: state_of(call) == State.RECOVERED, WAIT_SECONDS)
 
     def test_a_process_that_was_taken_for_dead_is_told_so_by_its_next_beat(self, dead_epoch: int) -> None:
         assert recovery.beat(dead_epoch)
         recovery.end(dead_epoch)
         assert not recovery.beat(dead_epoch)
+
+
+@pytest.fixture
+def models() -> tuple[int, int]:
+    """Two candidates, the second of them the dearer: $20 a million tokens of answer."""
+    found = []
+    for slug, price in (("first", 10), ("second", 20)):
+        model = make_provider(slug=slug, models=("m",)).models.get()
+        ModelPrice.objects.create(model=model, valid_from="2020-01-01", prompt=1, completion=price)
+        found.append(model.pk)
+    return found[0], found[1]
+
+
+class TestFailover:
+    """What is billed is the candidate that was being called, not the first."""
+
+    def recovered(self, caller: Caller, epoch: int, *called: int, received: int = 400) -> Completion:
+        call = running(caller, epoch, provider_slug="first", model="m", prompt_tokens=3)
+        left = Progress(recovery.progress_path(epoch))
+        left.count(left.begin(call), received)
+        for number, model in enumerate(called, start=1):
+            left.called(call, number, model)
+        ledger.start()
+        assert eventually(lambda: state_of(call) == State.RECOVERED, WAIT_SECONDS)
+        return Completion.objects.get(pk=call)
+
+    def attempts(self, row: Completion) -> list[tuple[Any, ...]]:
+        columns = ("number", "provider_slug", "state", "completion_tokens", "cost_nano_usd")
+        found = list(row.attempt_rows.values_list(*columns))
+        assert row.attempts == len(found)
+        return found
+
+    def test_it_is_billed_at_the_prices_of_the_candidate_that_took_over(
+        self, caller: Caller, dead_epoch: int, models: tuple[int, int]
+    ) -> None:
+        row = self.recovered(caller, dead_epoch, *models)
+        cost = 100 * 20_000 + 3 * 1_000
+        assert (row.provider_slug, row.model, row.language_model_id) == ("second", "m", models[1])
+        assert (row.cost_nano_usd, row.price_source) == (cost, "override 2020-01-01")
+        assert self.attempts(row) == [
+            (1, "first", State.UPSTREAM_ERROR, None, 0),
+            (2, "second", State.RECOVERED, 100, cost),
+        ]
+        assert_spent(cost)
+
+    def test_the_first_candidate_is_billed_at_the_prices_of_its_row(
+        self, caller: Caller, dead_epoch: int, models: tuple[int, int]
+    ) -> None:
+        """They were admitted so, whatever the list says now."""
+        ModelPrice.objects.update(completion=99)
+        row = self.recovered(caller, dead_epoch, models[0])
+        assert (row.provider_slug, row.cost_nano_usd, row.prices) == ("first", 1_000_000, PRICES)
+        assert self.attempts(row) == [(1, "first", State.RECOVERED, 100, 1_000_000)]
+
+    def test_a_candidate_without_a_price_leaves_the_cost_open(
+        self, caller: Caller, dead_epoch: int, models: tuple[int, int]
+    ) -> None:
+        ModelPrice.objects.filter(model=models[1]).delete()
+        row = self.recovered(caller, dead_epoch, *models)
+        assert (row.provider_slug, row.cost_nano_usd, row.prices) == ("second", None, "")
+        assert [cost for *_, cost in self.attempts(row)] == [0, None]
+
+    def test_a_candidate_that_is_gone_is_taken_for_the_first(
+        self, caller: Caller, dead_epoch: int, models: tuple[int, int]
+    ) -> None:
+        row = self.recovered(caller, dead_epoch, models[0], 10**9)
+        assert (row.provider_slug, row.cost_nano_usd) == ("first", 1_000_000)
+        assert [slug for _, slug, *_ in self.attempts(row)] == ["first", "first"]
+
+    def test_prices_that_cannot_be_read_keep_no_row_from_its_end(
+        self, caller: Caller, dead_epoch: int
+    ) -> None:
+        call = running(caller, dead_epoch, prices="no prices")
+        ledger.start()
+        assert eventually(lambda: state_of(call) == State.RECOVERED, WAIT_SECONDS)
+        assert Completion.objects.get(pk=call).cost_nano_usd is None
 
 
 class TestLateSettlement:
@@ -251,6 +376,7 @@ class TestSettling:
         nothing = {"request": None, "response": None, "expires_at": timezone.now()}
         settle = Settle(call, settled(600_000), content=nothing)
         submit(settle)
+        assert isinstance(settle.done, Future)
         settle.done.result(WAIT_SECONDS)
         assert state_of(call) == State.OK
         assert not CompletionContent.objects.exists()

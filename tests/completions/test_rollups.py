@@ -55,6 +55,21 @@ def test_calls_of_an_hour_with_one_project_key_model_user_and_state_are_one_sum(
     assert (second.hour, second.calls) == (NOON + HOUR, 1)
 
 
+def test_what_the_cache_answered_is_counted_with_what_it_saved() -> None:
+    project = make_project()
+    for word in ("HIT", "STALE", "SEMANTIC", "COALESCED"):
+        make_call(project, NOON, cache=word, cost_nano_usd=0, saved_nano_usd=300)
+    make_call(project, NOON, cache="PARTIAL", saved_nano_usd=5)
+    make_call(project, NOON, cache="MISS")
+    make_call(project, NOON)
+    sum_up()
+
+    row = UsageRollup.objects.get()
+    assert (row.calls, row.cached_calls, row.saved_nano_usd, row.cost_nano_usd) == (7, 4, 1205, 3000)
+    total = usage_total(asking(NOON, NOON + HOUR))
+    assert (total.cached_calls, total.saved_nano_usd) == (4, 1205)
+
+
 @pytest.mark.parametrize(
     "other",
     [{"requested_model": "o3"}, {"provider_slug": "azure"}, {"end_user": "lee"}, {"state": "cancelled"}],

@@ -1,14 +1,17 @@
 """A hub as users run it: `manage.py serve` in a process of its own, to be killed and started again."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,8 @@ import sys, django
 django.setup()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
-call_command("apply", sys.argv[1])
+for file in sys.argv[1:]:
+    call_command("apply", file)
 """
 # A call for 100 tokens of output holds 0.001 dollars, whatever its prompt.
 CONFIGURATION = """
@@ -41,7 +45,9 @@ projects:
   - slug: proofs
     budgets: [{{amount: {amount}, period: total, hard: true}}]
     keys:
-      - name: proofs
+"""
+A_KEY = """\
+      - name: {name}
         secret: {key}
         budgets: [{{amount: {amount}, period: day, hard: false}}]
 """
@@ -67,17 +73,27 @@ class Hub:
             "PORT": str(self.port),
             **SECRETS,
         }
+        self.command = ("manage.py", "serve")  # of Python
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def set_up(self, upstream: str, amount: str = "1000") -> None:
-        """Tables, a provider at `upstream`, and a project that may spend `amount` dollars by KEY."""
+    def set_up(self, upstream: str, amount: str = "1000", keys: Sequence[str] = (KEY,)) -> None:
+        """Tables, a provider at `upstream`, and a project that may spend `amount` dollars by its keys."""
         file = self.folder / "hub.yaml"
-        file.write_text(CONFIGURATION.format(upstream=upstream, amount=amount, key=KEY))
-        done = self._run("-c", SET_UP, str(file))
+        made = [
+            A_KEY.format(name=f"proofs{number or ''}", key=key, amount=amount)
+            for number, key in enumerate(keys)
+        ]
+        file.write_text(CONFIGURATION.format(upstream=upstream, amount=amount) + "".join(made))
+        if not self.database_url:
+            shutil.copy(_template(), self.folder / "llmhub.sqlite3")
+        self._set_up(file)
+
+    def _set_up(self, *files: Path) -> None:
+        done = self._run("-c", SET_UP, *map(str, files))
         assert done.returncode == 0, done.stdout + done.stderr
 
     def manage(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -98,7 +114,7 @@ class Hub:
         """Returns once it accepts connections."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve"],
+                [sys.executable, *self.command],
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,
@@ -157,6 +173,23 @@ class Hub:
         windows = self.query("SELECT held_nano FROM completions_budgetwindow")
         assert windows
         assert {held for (held,) in windows} == {0}
+
+
+def _template() -> Path:
+    """A migrated SQLite file, made once for these migrations: that takes longer than most tests."""
+    migrations = sorted(ROOT.glob("*/migrations/*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in migrations)).hexdigest()
+    template = Path(tempfile.gettempdir()) / f"llmhub-tests-{os.getuid()}-{digest[:16]}.sqlite3"
+    if not template.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            Hub(Path(folder))._set_up()
+            made = Path(folder) / "llmhub.sqlite3"
+            with closing(sqlite3.connect(made)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.execute("PRAGMA journal_mode=DELETE")
+            shutil.copy(made, template.with_suffix(f".{os.getpid()}"))
+            template.with_suffix(f".{os.getpid()}").replace(template)
+    return template
 
 
 @contextmanager

@@ -30,6 +30,9 @@ class Traffic:
     relayed: set[str] = field(default_factory=set)  # something of the answer came
     finished: set[str] = field(default_factory=set)  # the whole answer came
     failed: dict[str, object] = field(default_factory=dict)  # an answer came that says why not
+    refused: set[str] = field(
+        default_factory=set
+    )  # a slow disk: the hub did not take it, and may be asked again
     _calls: int = 0
 
     async def run(self) -> None:
@@ -55,6 +58,10 @@ class Traffic:
     async def _call(self, caller: aiohttp.ClientSession, marker: str) -> None:
         url = f"{self.hub.url}/api/completions/"
         async with caller.post(url, json=ask(marker, stream=True)) as answer:
+            if answer.status == 503:
+                self.refused.add(marker)
+                await asyncio.sleep(0.3)
+                return
             if answer.status != 200:
                 self.failed[marker] = await answer.json()
                 return
@@ -98,6 +105,7 @@ async def prove(hub: Hub, kills: int) -> None:
     assert "recovered" in states.values(), said
     assert traffic.failed == {}, said
     assert asked - rows.keys() == set(), said
+    assert asked & traffic.refused == set(), said
     assert len(upstream.markers) == len(asked), said
     assert {states[marker] for marker in traffic.finished} == {"ok"}, said
     assert {marker for marker in traffic.relayed if not rows[marker][1]} == set(), said

@@ -21,6 +21,7 @@ from tests.factories import make_key, make_project, make_provider
 from tests.proofs.hub import KEY, ask, events, hub_in, session
 from tests.proofs.journal import Journal
 from tests.proofs.postgres import own_postgres, programs
+from tests.waiting import eventually
 
 AWAY_SECONDS = 10.0
 BACK_SECONDS = 5.0  # within which the hub serves again
@@ -106,7 +107,9 @@ def test_sqlite_locked_by_another_for_ten_seconds(live_hub: LiveHub) -> None:
             asyncio.run(
                 outage.pass_by(lambda: other.execute("BEGIN IMMEDIATE"), lambda: other.execute("ROLLBACK"))
             )
-        _await(lambda: not Completion.objects.filter(state=State.RUNNING).exists())
+        assert eventually(
+            lambda: not Completion.objects.filter(state=State.RUNNING).exists(), BACK_SECONDS
+        ), "rows were still running"
     outage.assert_nobody_was_kept_waiting(upstream)
     settled = STREAMS + outage.answered
     assert list(Completion.objects.values_list("state", flat=True)) == [State.OK] * settled
@@ -149,10 +152,3 @@ def test_postgresql_stopped_for_ten_seconds(tmp_path: Path) -> None:
 async def _one_refusal(strangers: Outage) -> None:
     async with session(strangers.key) as caller:
         await strangers._refused(caller)
-
-
-def _await(settled: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + BACK_SECONDS
-    while not settled():
-        assert time.monotonic() < deadline, "rows were still running"
-        time.sleep(0.1)

@@ -31,7 +31,7 @@ async def rest_of(answer: aiohttp.ClientResponse) -> list[Any]:
 
 
 def states(hub: Hub) -> dict[str, str]:
-    return dict(hub.query("SELECT end_user, state FROM completions_completion"))  # type: ignore[arg-type]
+    return dict(hub.query("SELECT end_user, state FROM completions_completion"))
 
 
 async def test_running_streams_finish_new_calls_are_refused_and_then_it_ends(tmp_path: Path) -> None:

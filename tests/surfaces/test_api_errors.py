@@ -165,12 +165,14 @@ def test_the_message_of_a_validation_error_names_the_first_field() -> None:
     assert handled(error).data["message"] == "models[1].name: This field is required."
 
 
-def upload(hub: LiveHub, size: int, headers: dict[str, str], *, chunked: bool) -> requests.Response:
+def upload(
+    hub: LiveHub, size: int, headers: dict[str, str], *, chunked: bool, path: str = COMPLETIONS
+) -> requests.Response:
     """POST `size` bytes; `chunked` sends no Content-Length."""
     piece = b"x" * 8192
     body = (piece for _ in range(size // len(piece))) if chunked else b"x" * size
     headers = {"Content-Type": "application/json"} | headers
-    return requests.post(f"{hub.url}{COMPLETIONS}", data=body, headers=headers, timeout=10)
+    return requests.post(f"{hub.url}{path}", data=body, headers=headers, timeout=10)
 
 
 def live_error(response: requests.Response, status: int, code: str) -> None:
@@ -191,6 +193,15 @@ def test_a_wrong_key_makes_a_stranger(live_hub: LiveHub) -> None:
     response = upload(live_hub, 1 << 20, bearer("sk-llmhub-AAAAAAAAAAAA-" + "a" * 43), chunked=False)
 
     live_error(response, 401, "AUTHENTICATION_FAILED")
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, "/api/tokens/count/"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
+def test_a_refusal_is_told_however_long_the_body(live_hub: LiveHub, path: str, chunked: bool) -> None:
+    for shown in (bearer("sk-llmhub-wrong"), {}):
+        response = upload(live_hub, 15 << 20, shown, chunked=chunked, path=path)
+        live_error(response, 401, "AUTHENTICATION_FAILED")
+        assert response.headers["connection"] == "close"
 
 
 def test_a_valid_key_may_send_up_to_the_cap(live_hub: LiveHub) -> None:

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from tests.conftest import LiveHub
 from tests.factories import make_key, make_provider
 from tests.fakes import FakeUpstream, refused_url
 from tests.surfaces.api import HELLO, assert_error, bearer, client_with, events_of
+from tests.waiting import eventually
 
 URL = "/api/completions/"
 
@@ -41,15 +42,6 @@ def stream(hub: LiveHub, key: str, **fields: Any) -> requests.Response:
         stream=True,
         timeout=10,
     )
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def state_is(state: State) -> bool:
@@ -110,6 +102,8 @@ def test_an_unreachable_upstream_is_a_502_and_not_a_stream(live_hub: LiveHub) ->
         response = stream(live_hub, make_key()[1])
 
     assert_error(response, 502, "PROVIDER_ERROR")
+    assert (response.headers["x-llmhub-provider"], response.headers["x-llmhub-attempts"]) == ("upstream", "1")
+    assert response.headers["x-request-id"] == Completion.objects.get().request_id
 
 
 def test_what_fails_later_is_the_last_event(live_hub: LiveHub, key: str, upstream: FakeUpstream) -> None:

@@ -48,6 +48,8 @@ def test_usage_is_a_series_of_days_with_a_total() -> None:
     sums = {
         "calls": 2,
         "unpriced_calls": 1,
+        "cached_calls": 0,
+        "saved": "0",
         "prompt_tokens": 20,
         "cached_tokens": 3,
         "completion_tokens": 10,
@@ -61,6 +63,20 @@ def test_usage_is_a_series_of_days_with_a_total() -> None:
     assert body["total"].keys() == sums.keys()
     assert (body["interval"], body["group_by"], body["time_zone"]) == ("day", None, "Europe/Berlin")
     assert body["summed_until"] > "2026-03"
+
+
+def test_usage_says_what_the_cache_saved() -> None:
+    project = make_project()
+    make_call(project, NOON, cache="HIT", cost_nano_usd=0, saved_nano_usd=1_500_000_000)
+    make_call(project, NOON, cache="MISS")
+    sum_up()
+    client = client_of(project)
+
+    total = usage(client)["total"]
+    assert (total["calls"], total["cached_calls"], total["saved"]) == (2, 1, "1.5")
+    text = client.get("/api/usage/", MARCH | {"format": "csv"}).content.decode()
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert (row["cached_calls"], row["saved"]) == ("1", "1.5")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from completions.cors import CORS
+from completions.limits import Standing, Standings, rate_limit_headers
 
 LISTED = "https://app.example.com"
 
@@ -39,6 +40,30 @@ async def test_a_listed_origin_may_read_the_answer() -> None:
 async def test_any_other_origin_is_answered_without_leave_to_read(origin: str) -> None:
     _, headers = await ask(origin=origin)
     assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-should-retry", "retry-after", "request-id", "x-request-id", "age"),
+        *("x-llmhub-attempts", "x-llmhub-cache-similarity", "x-llmhub-cache", "x-llmhub-cost-usd"),
+        *rate_limit_headers(Standings(*[Standing(1, 1, 1.0)] * 2)),
+    ],
+)
+async def test_every_header_that_the_hub_has_for_callers_may_be_read(name: str) -> None:
+    _, headers = await ask(origin=LISTED)
+    assert name in headers["access-control-expose-headers"].split(", ")
+
+
+async def test_a_page_may_say_what_it_wants_of_the_cache() -> None:
+    asked = "cache-control, x-llmhub-cache"
+    _, headers = await ask(
+        "OPTIONS",
+        origin=LISTED,
+        access_control_request_method="POST",
+        access_control_request_headers=asked,
+    )
+    assert headers["access-control-allow-headers"] == asked
 
 
 async def test_a_preflight_grants_what_the_sdks_send_and_nothing_else() -> None:

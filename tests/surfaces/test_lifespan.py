@@ -1,13 +1,17 @@
 """What starts and stops with a server process."""
 
+import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
+from completions import tokens
 from llmhub import lifespan as module
 from llmhub.lifespan import lifespan
+from tests.factories import make_provider
 
 STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
 
@@ -59,3 +63,20 @@ async def test_every_stop_step_runs_though_one_fails(
         "lifespan.shutdown.complete",
     ]
     assert "Shutdown step breaks failed" in caplog.text
+
+
+async def test_what_counting_needs_is_loaded_beside_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = threading.Event()
+    monkeypatch.setattr(module, "_encodings", loaded.set)
+    await module._load_encodings()
+    assert await asyncio.to_thread(loaded.wait, 5)
+
+
+@pytest.mark.django_db
+def test_only_what_the_hubs_models_are_counted_by_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: set[str] = set()
+    monkeypatch.setattr(tokens, "_load", loaded.add)
+    make_provider(slug="demo", models=("demo-chat",))
+    make_provider(upstream_url="http://127.0.0.1:1/v1", models=("gpt-4", "text-embedding-3-small"))
+    module._encodings()
+    assert loaded == {"cl100k_base"}

@@ -63,7 +63,8 @@ def test_a_process_that_runs_as_many_calls_as_it_may_sheds_the_next(live_hub: Li
         running.limit(1)
         url, body = f"{live_hub.url}/v1/chat/completions", {"model": "m", "messages": HELLO, "stream": True}
         with requests.post(url, json=body, headers=bearer(key), stream=True, timeout=10) as first:
-            next(first.iter_lines())
+            lines = first.iter_lines()  # kept: an iterator that is dropped closes its connection
+            next(lines)
             second = requests.post(url, json=body, headers=bearer(key), timeout=10)
         assert (second.status_code, second.json()["error"]["code"]) == (503, "overloaded")
         assert int(second.headers["retry-after"]) >= 1
@@ -97,8 +98,9 @@ class TestMetrics:
 
     def test_with_a_token_only_who_shows_it_gets_them(self, live_hub: LiveHub, settings: Settings) -> None:
         settings.LLMHUB_METRICS_TOKEN = "the right token"
-        assert get(live_hub, "/metrics").status_code == 403
-        assert get(live_hub, "/metrics", Authorization="Bearer wrong").status_code == 403
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer wr\u00f6ng"}):
+            refused = get(live_hub, "/metrics", **headers)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert get(live_hub, "/metrics", Authorization="Bearer the right token").status_code == 200
 
     def test_without_a_token_a_hub_that_others_reach_keeps_them_to_itself(
@@ -106,5 +108,19 @@ class TestMetrics:
     ) -> None:
         settings.LLMHUB_LISTENS_ON_LOOPBACK = False
         refused = get(live_hub, "/metrics")
-        assert refused.status_code == 403
+        assert refused.status_code == 401
         assert "LLMHUB_METRICS_TOKEN" in refused.json()["error"]
+
+    @pytest.mark.parametrize(
+        "header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"]
+    )
+    def test_what_came_through_a_proxy_gets_them_with_the_token_alone(
+        self, live_hub: LiveHub, settings: Settings, header: str
+    ) -> None:
+        refused = get(live_hub, "/metrics", **{header: "127.0.0.1"})
+        assert refused.status_code == 401
+        assert "LLMHUB_METRICS_TOKEN" in refused.json()["error"]
+        settings.LLMHUB_METRICS_TOKEN = "right"
+        shown = {header: "127.0.0.1", "Authorization": "Bearer right"}
+        assert get(live_hub, "/metrics", **shown).status_code == 200
+        assert get(live_hub, "/healthz", **{header: "127.0.0.1"}).status_code == 200

@@ -21,8 +21,8 @@ def test_a_file_of_an_app_is_served_with_its_type(live_hub: LiveHub, path: str, 
     answer = requests.get(f"{live_hub.url}/static/{path}", timeout=20)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == content_type
-    assert answer.headers["cache-control"] == "public, max-age=3600"
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["access-control-allow-origin"] == "*"  # pages elsewhere import the client from here
 
 
 def test_an_unchanged_file_is_not_sent_again(live_hub: LiveHub) -> None:
@@ -30,6 +30,23 @@ def test_an_unchanged_file_is_not_sent_again(live_hub: LiveHub) -> None:
     etag = requests.get(url, timeout=20).headers["etag"]
     answer = requests.get(url, headers={"If-None-Match": etag}, timeout=20)
     assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("path", "cached"),
+    [
+        ("completions/playground/main.js", "no-cache"),
+        ("completions/page.css", "no-cache"),
+        ("completions/favicon.svg", "public, max-age=3600"),
+        ("unfold/fonts/inter/Inter-Regular.woff2", "public, max-age=3600"),
+    ],
+)
+def test_code_is_asked_about_every_time_so_that_an_upgrade_mixes_no_versions(
+    live_hub: LiveHub, path: str, cached: str
+) -> None:
+    answer = requests.get(f"{live_hub.url}/static/{path}", timeout=20)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, cached)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from completions.content import Scope, erase
+from completions.cache import erasing
+from completions.cache.erasing import Erased
+from completions.content import Scope
+from completions.errors import UnavailableError
 from completions.management.moments import moment
 from completions.models import ApiKey, Project
+from completions.wording import counted
 
 
 class Command(BaseCommand):
-    help = "Erase prompts and answers. Tokens and money stay. Filters given together must all fit."
+    help = "Erase prompts and answers, cached ones too. Tokens and money stay. All filters given must fit."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--project", metavar="SLUG", help="Only calls of this project.")
@@ -39,11 +43,18 @@ class Command(BaseCommand):
                 "Say whose content: --project, --key, --user, --request or --before; or --all alone."
             )
         if dry_run:
-            count = sum(scope.rows().count() for scope in scopes)
-            self.stdout.write(f"Dry run: the content of {_calls(count)} would be erased.")
+            would = sum((erasing.found(scope) for scope in scopes), start=Erased(0, 0))
+            self.stdout.write(f"Dry run: {_erased(would)} would be erased.")
             return
-        count = sum(erase(scope) for scope in scopes)
-        self.stdout.write(f"Erased the content of {_calls(count)}. Their rows in the ledger stay.")
+        try:
+            done = sum((erasing.erase(scope) for scope in scopes), start=Erased(0, 0))
+        except UnavailableError as error:
+            raise CommandError(f"Nothing more was erased, so run it again: {error}") from None
+        self.stdout.write(f"Erased {_erased(done)}. Their rows in the ledger stay.")
+
+
+def _erased(count: Erased) -> str:
+    return f"the content of {counted(count.contents, 'call')} and {counted(count.answers, 'cached answer')}"
 
 
 def _scopes(options: dict[str, Any]) -> list[Scope]:
@@ -64,7 +75,7 @@ def _of_request(found: dict[str, Any], one: str) -> Scope:
         by_id = Scope(**found, completions=(uuid.UUID(one),))
     except ValueError:
         return Scope(**found, request_id=one)
-    return by_id if by_id.rows().exists() else Scope(**found, request_id=one)
+    return by_id if by_id.calls().exists() else Scope(**found, request_id=one)
 
 
 def _project(slug: str) -> str:
@@ -83,7 +94,3 @@ def _key(name: str) -> int:
             f"--key: there is no key {name!r}. Give its number in the admin, or its public id."
         )
     return row.pk
-
-
-def _calls(count: int) -> str:
-    return f"{count:,} call{'' if count == 1 else 's'}"

@@ -10,8 +10,9 @@ from completions import prune
 
 class Command(BaseCommand):
     help = (
-        "Delete prompts and answers past their date, and calls older than LLMHUB_LEDGER_DAYS (0, the "
-        "default, keeps them). The worker does it every hour."
+        "Delete prompts, answers and cached answers past their date, cached ones beyond "
+        "LLMHUB_CACHE_STORED_BYTES, and calls older than LLMHUB_LEDGER_DAYS (0, the default, keeps them). "
+        "The worker does it every hour."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -28,4 +29,7 @@ class Command(BaseCommand):
 
 
 def described(rows: prune.Pruned) -> str:
-    return f"{rows.contents} contents, {rows.calls} calls and {rows.windows} ended budget periods"
+    return (
+        f"{rows.contents} contents, {rows.calls} calls, {rows.windows} ended budget periods and "
+        f"{rows.answers} cached answers"
+    )

@@ -2,22 +2,35 @@
 
 import contextlib
 import errno
+import os
 import socket
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from prometheus_client import multiprocess
 from uvicorn.supervisors import Multiprocess
 
 from completions.checks import TAG
 from completions.management.commands.bootstrap import hub_url, prepare
+from completions.sockets import SLOW_SECONDS
 
 BACKLOG = 2048  # connections the kernel keeps while the process is busy
 MOST_CONNECTIONS = 20_000  # of one process, idle ones and websockets included; the next is told 503
-MOST_MESSAGE_BYTES = 1 << 20  # of one that a websocket sends; longer ones close it (1009)
+# Of websockets. A page that reads, but slowly, answers a ping late: it has as long as it may take nothing.
+WEBSOCKETS: dict[str, Any] = {
+    "ws": "websockets-sansio",
+    "ws_max_size": 1 << 20,  # bytes of one message; longer ones close it (1009)
+    "ws_ping_interval": 20.0,  # seconds
+    "ws_ping_timeout": SLOW_SECONDS,
+    "ws_per_message_deflate": False,  # tokens are a few bytes each: it would cost more than it saves
+}
+FIGURES = "PROMETHEUS_MULTIPROC_DIR"  # Prometheus' own name for it
 STOP_SECONDS = 5  # for what is still open once the calls have finished (see LLMHUB_DRAIN_SECONDS)
 KEEP_ALIVE_SECONDS = 65  # longer than load balancers keep their idle connections, so that they close first
 
@@ -33,6 +46,21 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self.announce()
+
+
+class Workers(Multiprocess):
+    """uvicorn's processes. Of one that is gone `/metrics` tells what it did, not what it was doing."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._seen: set[int | None] = set()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        alive = {process.pid for process in self.processes}
+        for gone in self._seen - alive:
+            multiprocess.mark_process_dead(gone)  # type: ignore[no-untyped-call]
+        self._seen = alive
 
 
 class Command(BaseCommand):
@@ -56,7 +84,8 @@ class Command(BaseCommand):
         config = server_config()
         if config.workers > 1:
             self.announce()
-            Multiprocess(config, sockets=[sock]).run()
+            with shared_figures():
+                Workers(config, sockets=[sock]).run()
             return
         server = Server(config, self.announce)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it anew after its own clean stop
@@ -69,6 +98,35 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+@contextlib.contextmanager
+def shared_figures() -> Iterator[None]:
+    """The directory in which processes keep what each of them tells `/metrics`: a new one, for this run.
+
+    One that is given is taken, less what processes that are gone were doing.
+    """
+    if not (given := os.environ.get(FIGURES)):
+        with tempfile.TemporaryDirectory(prefix="llmhub-metrics-", ignore_cleanup_errors=True) as made:
+            os.environ[FIGURES] = made
+            yield
+        return
+    directory = Path(given)
+    directory.mkdir(parents=True, exist_ok=True)
+    for figures in directory.glob("gauge_live*_*.db"):
+        if not _runs(int(figures.stem.rpartition("_")[2])):
+            figures.unlink(missing_ok=True)
+    yield
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # as another user
+        pass
+    return True
+
+
 def server_config() -> uvicorn.Config:
     """How uvicorn runs the hub; its own defaults have no limit on connections or on the time to stop."""
     behind_proxy = bool(settings.CSRF_TRUSTED_ORIGINS)
@@ -76,9 +134,8 @@ def server_config() -> uvicorn.Config:
         "llmhub.asgi:application",
         workers=settings.WEB_CONCURRENCY,
         lifespan="on",
-        ws="websockets-sansio",
-        ws_max_size=MOST_MESSAGE_BYTES,
-        ws_per_message_deflate=False,  # tokens are a few bytes each: it would cost more than it saves
+        http="llmhub.protocol:Protocol",
+        **WEBSOCKETS,
         log_config=None,
         log_level=None if settings.DEBUG else "warning",
         access_log=settings.DEBUG,
