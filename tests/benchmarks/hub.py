@@ -17,6 +17,7 @@ from tests.benchmarks.processes import (
     last_words,
     serving,
 )
+from tests.outside import TEST_REDIS_URL, redis_problem
 
 KEY = f"sk-llmhub-benchmark000-{'b' * 43}"
 # A hard budget, limits and the log of contents: what a careful owner has.
@@ -81,15 +82,18 @@ class Hub:
             self.problem = f"manage.py {arguments[0]} failed: {last_words(self.log)}"
 
     @contextmanager
-    def running(self, launcher: tuple[str, ...] = ()) -> Iterator[Server]:
+    def running(self, launcher: tuple[str, ...] = (), *, redis: bool = False) -> Iterator[Server]:
         """A hub with an empty ledger. `launcher` are arguments of Python that run manage.py their way."""
+        if redis and (problem := redis_problem()):
+            raise NotMeasured(problem)
         if self.problem:
             raise NotMeasured(self.problem)
         data, port = self.folder / "data", free_port()
         shutil.copytree(self.template, data)
         command = [sys.executable, *launcher, "manage.py", "serve"]
+        environment = self.environment(data, port) | ({"REDIS_URL": TEST_REDIS_URL} if redis else {})
         try:
-            with serving(command, port, SERVER_CORE, self.environment(data, port), self.log) as server:
+            with serving(command, port, SERVER_CORE, environment, self.log) as server:
                 yield server
         finally:
             shutil.rmtree(data, ignore_errors=True)

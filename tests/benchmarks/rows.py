@@ -17,11 +17,14 @@ class Row:
 CHAT = Request()
 STREAMED = replace(CHAT, stream=True)
 API = replace(CHAT, path="/api/completions/")
+HIT = replace(CHAT, temperature=0, unique=False)
 SOCKET = replace(STREAMED, path="/ws/completions/", model="paced")
 
 ROWS = (
     Row("chat-32", "/v1/chat/completions, 32 connections", CHAT, Posts(32)),
     Row("chat-8", "/v1/chat/completions, 8 connections", CHAT, Posts(8)),
+    Row("hit-32", "the same call again, answered from the cache in memory", HIT, Posts(32)),
+    Row("hit-redis", "the same with Redis: cache and limits", replace(HIT, redis=True), Posts(32)),
     Row("latency", "/v1/chat/completions, 1 connection: what the hub adds", CHAT, Latency()),
     Row("cold", "the first call after a start, and the second", CHAT, ColdStart()),
     Row("chat-100kB", "prompts of 100 kB, 8 connections", replace(CHAT, prompt_bytes=100_000), Posts(8)),

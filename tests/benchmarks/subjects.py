@@ -43,6 +43,8 @@ class Request:
     prompt_bytes: int = 100
     body: str = ""  # another body than a chat completion's, with MARKER somewhere in it
     unique: bool = True  # each request differs from all others
+    temperature: int | None = None
+    redis: bool = False  # the hub's cache and limits are in Redis
     expect: str = "A short answer about the sea"
 
     @property
@@ -65,6 +67,8 @@ class Request:
         messages = [{"role": "user", "content": self.prompt()}]
         asked: dict[str, Any] = {"model": self.model, "messages": messages}
         asked |= {"config": {"max_tokens": 100}} if self.path.startswith("/api/") else {"max_tokens": 100}
+        if self.temperature is not None:
+            asked["temperature"] = self.temperature
         if self.stream:
             asked["stream"] = True
         return json.dumps(asked, separators=(",", ":"))
@@ -111,7 +115,7 @@ class Bench:
 
     @contextmanager
     def hub_for(self, request: Request, launcher: tuple[str, ...] = ()) -> Iterator[Target]:
-        with self.hub.running(launcher) as server:
+        with self.hub.running(launcher, redis=request.redis) as server:
             yield self._target(server, request, request.path, request.ending)
 
     @contextmanager

@@ -3,7 +3,7 @@
 import http.client
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tests.benchmarks.load import Load, attempt, check, load, report_of, start_load
 from tests.benchmarks.processes import NotMeasured
@@ -23,10 +23,13 @@ class Figure:
     value: float
     compare: Compare = ""
     digits: int = 0
+    first: bool = False  # only the first round can see it
 
 
 class Work:
     """What is done to a target; a subclass is a dataclass of its measures."""
+
+    rounds: ClassVar[int] = 3  # how often floor and hub take turns
 
     def measure(self, target: Target) -> list[Figure]:
         raise NotImplementedError
@@ -97,6 +100,7 @@ class Sockets(Work):
 class IdleSockets(Work):
     """Websockets on which nothing happens."""
 
+    rounds: ClassVar[int] = 1
     connections: int
     warmup: float = 6.0
 
@@ -113,6 +117,8 @@ class IdleSockets(Work):
 @dataclass(frozen=True)
 class ColdStart(Work):
     """The first request to a process that has just begun to listen, and the second."""
+
+    rounds: ClassVar[int] = 1
 
     def measure(self, target: Target) -> list[Figure]:
         connection = http.client.HTTPConnection("127.0.0.1", target.server.port, timeout=REQUEST_SECONDS)
@@ -181,6 +187,5 @@ def _memory(ran: Load, unit: str, opened: str) -> list[Figure]:
     """What each open one costs: memory the process has taken since it was idle."""
     if not ran.found[opened]:
         return []
-    return [
-        Figure(f"KiB per {unit}", (ran.open_bytes - ran.idle_bytes) / 1024 / ran.found[opened], "ratio", 1)
-    ]
+    taken = (ran.open_bytes - ran.idle_bytes) / 1024 / ran.found[opened]
+    return [Figure(f"KiB per {unit}", taken, "ratio", 1, first=True)]
