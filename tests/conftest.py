@@ -1,6 +1,6 @@
 """Fixtures of the whole suite: the services a test may need, and the hub itself on a real socket."""
 
-import gc
+import asyncio
 import inspect
 import os
 import socket
@@ -8,8 +8,11 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,13 +24,29 @@ from tests.settings import ON_POSTGRES
 
 START_SECONDS = 20
 STOP_SECONDS = 10
+GRACE_SECONDS = 2  # for what is still open when a hub is stopped
+TICK_SECONDS = 0.005
+# What mostly waits comes first, and the rest runs beside it: nothing long is left alone at the end.
+WAITING = Path(__file__).parent / "proofs"
+WAITING_FILES = ("test_bootstrap.py", "test_v1_cache_processes.py", "test_ws_processes.py")
+PROTOCOLS = {  # as `manage.py serve` has them
+    "http": "llmhub.protocol:Protocol",
+    "ws": "websockets-sansio",
+    "ws_per_message_deflate": False,
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if ON_POSTGRES:
-        kept = [item for item in items if item.get_closest_marker("sqlite") is None]
+    if ON_POSTGRES:  # what touches no database was seen on the first pass
+        kept = [item for item in items if _needs_database(item) and item.get_closest_marker("sqlite") is None]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+    items.sort(key=lambda item: not item.path.is_relative_to(WAITING) and item.path.name not in WAITING_FILES)
+
+
+def _needs_database(item: pytest.Item) -> bool:
+    fixtures: set[str] = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("django_db") is not None or bool(fixtures & {"db", "transactional_db"})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -83,6 +102,7 @@ def _nothing_remembered() -> None:
     from django.core.cache import cache as django_cache
 
     from completions import accounts, jobs, keys, ledger, limits
+    from completions.cache import index, policy, semantic, stores
     from completions.exchange import forget_limits
     from providers import breaker, registry
 
@@ -96,6 +116,10 @@ def _nothing_remembered() -> None:
     jobs.stopping.clear()
     keys.forget_pepper()
     keys.forget_uses()
+    index.forget()
+    policy.forget()
+    semantic.forget()
+    stores.forget()
     django_cache.clear()
 
 
@@ -155,31 +179,56 @@ class LiveHub:
         return f"http://{self.host}:{self.port}"
 
 
-@pytest.fixture
-def live_hub(transactional_db: None) -> Iterator[LiveHub]:
-    """The hub's ASGI application behind uvicorn, in a thread of its own, on this test's database."""
-    from llmhub.asgi import application
+class _Server(uvicorn.Server):
+    """uvicorn's, which by itself looks ten times a second whether it is to stop and who is still there."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while (state.connections or state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
+        for task in state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
+
+@contextmanager
+def running_hub(**config: Any) -> Iterator[LiveHub]:
+    """The hub's ASGI application behind uvicorn, in a thread of its own, on the database that is open.
+
+    One that runs for a few calls need not tidy the heap: that takes longer than the rest of a test.
+    """
+    from llmhub import asgi, lifespan
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application,
-        lifespan="on",
-        log_level="warning",
-        ws="none",
-        timeout_graceful_shutdown=2,
-        log_config=None,
-    )
-    server = uvicorn.Server(config)
+    given = {"lifespan": "on", "log_level": "warning", "log_config": None, **PROTOCOLS, **config}
+    server = _Server(uvicorn.Config(asgi.application, **given))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="live-hub", daemon=True)
-    thread.start()
-    _wait_until_started(server, thread)
-    host, port = listener.getsockname()
-    yield LiveHub(host, port)
+    start = tuple(step for step in lifespan.START if step is not lifespan._freeze_heap)
+    with patch.object(lifespan, "START", start):
+        thread.start()
+        _wait_until_started(server, thread)
+    yield LiveHub(*listener.getsockname())
     server.should_exit = True
     thread.join(STOP_SECONDS)
     listener.close()
-    gc.unfreeze()
     assert not thread.is_alive(), f"the hub did not stop within {STOP_SECONDS} s"
+
+
+@pytest.fixture
+def live_hub(transactional_db: None) -> Iterator[LiveHub]:
+    """The running hub, on this test's database."""
+    with running_hub() as hub:
+        yield hub
 
 
 def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:

@@ -16,6 +16,7 @@ TOP_LEVEL = {
     "LICENSE", "Makefile", "README.md", "completions", "docs", "llmhub", "manage.py", "providers",
     "pyproject.toml", "templates", "tests", "uv.lock",
 }  # fmt: skip
+NOT_OURS = ("__pycache__", "node_modules")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "services"}
 BARE = (  # modules that must not load a framework
     "providers.types", "providers.errors", "providers.pricing", "providers.presets", "providers.drivers",
@@ -40,7 +41,7 @@ def tracked() -> list[Path]:
 
 def _ours(path: Path) -> bool:
     parts = path.relative_to(ROOT).parts
-    caches = {part for part in parts if part.startswith(".") or part == "__pycache__"} - TOP_LEVEL
+    caches = {part for part in parts if part.startswith(".") or part in NOT_OURS} - TOP_LEVEL
     return path.is_file() and not caches and not parts[0].startswith("test-results")
 
 
