@@ -169,7 +169,10 @@ class Dispatch:
         """
         seconds = self._seconds(target)
         if started + seconds <= now:
-            raise self.errors[-1] if self.errors else UpstreamTimeout("No time was left.", phase="total")
+            if not self.errors:
+                provider = target.endpoint.provider
+                self.errors.append(UpstreamTimeout("No time was left.", phase="total", provider=provider))
+            raise self.errors[-1]
         return started + seconds
 
     def _resting(self) -> UpstreamResting:

@@ -261,6 +261,14 @@ class TestCircuit:
                 await asking(await candidates(), timeout_seconds=0.05).complete()
         assert list(breaker.circuits()) == []
 
+    async def test_a_deadline_that_is_over_before_the_first_try_is_a_timeout(
+        self, first: FakeUpstream
+    ) -> None:
+        call = asking(await candidates(), timeout_seconds=1e-9)
+        with pytest.raises(UpstreamTimeout):
+            await call.complete()
+        assert (call.attempts, first.requests) == (0, [])
+
     async def test_the_targets_own_deadline_opens_it(self, first: FakeUpstream) -> None:
         await LLMProvider.objects.aupdate(total_timeout_seconds=0.1)
         first.hangs("headers")
