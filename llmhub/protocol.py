@@ -80,6 +80,13 @@ class Protocol(HttpToolsProtocol):
             return False
         return not (cycle.waiting_for_100_continue or self.flow.read_paused)
 
+    def _owes_an_answer(self) -> bool:
+        """Whether a request before this one is still answered."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        return cycle.response_started or not cycle.more_body
+
     def _look_no_more(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -88,6 +95,9 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         """In the shape of `/v1`, whatever was asked for: its address may not have come."""
         if self.transport.is_closing():
+            return
+        if self._owes_an_answer():  # which the refusal would be taken for, or a part of
+            self.transport.abort()
             return
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": "bad_request"}
         body = orjson.dumps({"error": error})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy
 
     Matrix = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
+    Vector = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
 
 MOST_COMPARED = 10_000  # answers of one group, the newest
 MOST_GROUPS = 64  # that a process keeps
@@ -50,8 +51,11 @@ class Likeness(NamedTuple):
 
 
 class _Group(NamedTuple):
-    keys: list[str]
-    vectors: "Matrix | None"
+    """The comparable answers of a group, newest first; `seen` are their rows, also of those left out."""
+
+    seen: list[int]
+    keys: dict[int, str]
+    vectors: "Matrix | None"  # a row for each of `keys`
     loaded_at: float
 
 
@@ -139,31 +143,39 @@ def _likest(meaning: Meaning, least: float) -> Likeness | None:
     similarities = group.vectors @ mine
     best = int(similarities.argmax())
     similarity = min(float(similarities[best]), 1.0)
-    return Likeness(group.keys[best], similarity) if similarity >= least else None
+    return Likeness(list(group.keys.values())[best], similarity) if similarity >= least else None
 
 
 def _group(name: str) -> _Group:
-    known = _groups.get(name)
-    if known is not None and time.monotonic() - known.loaded_at < FRESH_SECONDS:
+    known = _groups.get(name, _Group([], {}, None, float("-inf")))
+    if time.monotonic() - known.loaded_at < FRESH_SECONDS:
         return known
     with database.glance():
-        loaded = _groups[name] = _loaded(name)
+        loaded = _groups[name] = _looked_at_again(name, known)
     _groups.move_to_end(name)
     while len(_groups) > MOST_GROUPS:
         _groups.popitem(last=False)
     return loaded
 
 
-def _loaded(name: str) -> _Group:
+def _looked_at_again(name: str, known: _Group) -> _Group:
+    """The group as it is now. Vectors are read once: a question's does not change."""
     import numpy
 
+    now = time.monotonic()
     lasting = Q(pinned=True) | Q(expires_at__gt=timezone.now())
     rows = CachedResponse.objects.filter(lasting, group=name).exclude(vector=None)
-    newest = rows.order_by("-created_at").values_list("key", "vector")[:MOST_COMPARED]
-    found = [(key, bytes(vector or b"")) for key, vector in newest]
-    size = max((len(vector) for _, vector in found), default=0)
-    same = [(key, vector) for key, vector in found if len(vector) == size]
-    if not same:
-        return _Group([], None, time.monotonic())
-    joined = numpy.frombuffer(b"".join(vector for _, vector in same), dtype=numpy.float32)
-    return _Group([key for key, _ in same], joined.reshape(len(same), -1), time.monotonic())
+    newest = list(rows.order_by("-created_at", "-pk").values_list("pk", flat=True)[:MOST_COMPARED])
+    if newest == known.seen:
+        return known._replace(loaded_at=now)
+    old = set(known.seen)
+    new = rows.filter(pk__in=[pk for pk in newest if pk not in old]).values_list("pk", "key", "vector")
+    keys = dict(known.keys)
+    vectors: dict[int, Vector] = {}
+    if known.vectors is not None:
+        vectors = dict(zip(known.keys, known.vectors, strict=True))
+    for pk, key, vector in new:
+        keys[pk], vectors[pk] = key, numpy.frombuffer(bytes(vector or b""), dtype=numpy.float32)
+    size = max((len(vectors[pk]) for pk in newest if pk in vectors), default=0)
+    same = {pk: keys[pk] for pk in newest if pk in vectors and len(vectors[pk]) == size}
+    return _Group(newest, same, numpy.stack([vectors[pk] for pk in same]) if size else None, now)

@@ -110,3 +110,16 @@ def test_nonsense_is_refused_in_json(connection: socket.socket) -> None:
     connection.sendall(b"nonsense\r\n\r\n")
     status, error = status_and_error(rest(connection))
     assert (status, error["message"]) == (400, "Invalid HTTP request received.")
+
+
+def test_nonsense_in_a_body_is_refused(connection: socket.socket) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head + b"no size\r\n")
+    status, _ = status_and_error(rest(connection))
+    assert status == 400
+
+
+def test_nonsense_after_a_request_is_no_part_of_its_answer(connection: socket.socket) -> None:
+    """It would be taken for the answer, or for more of it."""
+    connection.sendall(HEAD + b"\r\nnonsense\r\n\r\n")
+    assert b"400" not in rest(connection)
