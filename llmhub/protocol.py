@@ -1,15 +1,17 @@
 """uvicorn's HTTP protocol, with bounds on what a stranger may send before its request is whole."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 64 << 10  # of a request's line and headers, besides the read in which they began
 HEAD_SECONDS = 30.0  # until they are whole
 BODY_SECONDS = 60.0  # that a body which is asked for may stop to come
 LOOK_SECONDS = 5.0  # between two looks at that
+JOINED_BYTES = 64 << 10  # of a body that is copied behind its head
 
 
 class Protocol(HttpToolsProtocol):
@@ -55,7 +57,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.cycle.scope["method"] != "HEAD":
+            self.cycle.transport = Joining(self.cycle)  # type: ignore[assignment] # all that is asked of one
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg)
@@ -104,3 +109,42 @@ class Protocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
+
+
+class Joining:
+    """What a request is answered to: its connection, to which a whole answer goes by one system call.
+
+    uvicorn writes head and body each by itself. Here a head that tells its body's length waits for the body.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport", "write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+        self.write: Callable[[bytes], None] = self._begin
+
+    def _begin(self, data: bytes) -> None:
+        """The head, or before it that the request may go on."""
+        cycle = self._cycle
+        if cycle.response_started:
+            del self._cycle  # each held the other
+            if cycle.expected_content_length and not cycle.chunked_encoding:
+                self._head = data
+                self.write = self._join
+                return
+            self.write = self._transport.write
+        self._transport.write(data)
+
+    def _join(self, data: bytes) -> None:
+        """The body, or its first part."""
+        self.write = self._transport.write
+        if len(data) > JOINED_BYTES:
+            self._transport.write(self._head)
+            self._transport.write(data)
+        else:
+            self._transport.write(self._head + data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

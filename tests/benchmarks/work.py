@@ -102,7 +102,7 @@ class IdleSockets(Work):
 
     rounds: ClassVar[int] = 1
     connections: int
-    warmup: float = 6.0
+    warmup: float = 12.0  # to open them all, on a slow machine too
 
     def measure(self, target: Target) -> list[Figure]:
         attempt(target, "ws-idle")

@@ -4,10 +4,13 @@ import json
 import select
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from llmhub import protocol
+from llmhub.protocol import JOINED_BYTES, Joining
 from tests.conftest import LiveHub, running_hub
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: hub\r\n"
@@ -123,3 +126,51 @@ def test_nonsense_after_a_request_is_no_part_of_its_answer(connection: socket.so
     """It would be taken for the answer, or for more of it."""
     connection.sendall(HEAD + b"\r\nnonsense\r\n\r\n")
     assert b"400" not in rest(connection)
+
+
+def test_a_head_without_a_body_is_sent(connection: socket.socket) -> None:
+    connection.sendall(HEAD.replace(b"GET", b"HEAD") + b"Connection: close\r\n\r\n")
+    answer = rest(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+class TestJoining:
+    """What one system call each brings to the connection."""
+
+    def joining(self, **facts: Any) -> tuple[Any, Any, list[bytes]]:
+        written: list[bytes] = []
+        cycle = SimpleNamespace(response_started=True, expected_content_length=0, chunked_encoding=False)
+        cycle.transport = SimpleNamespace(write=written.append, is_closing=lambda: False)
+        vars(cycle).update(facts)
+        made: Any = Joining(cycle)  # type: ignore[arg-type]
+        return made, cycle, written
+
+    def test_a_body_of_known_length_comes_with_its_head(self) -> None:
+        to, _, written = self.joining(expected_content_length=8)
+        for part in (b"head ", b"body", b"rest"):
+            to.write(part)
+        assert written == [b"head body", b"rest"]
+        assert not to.is_closing()
+
+    @pytest.mark.parametrize("facts", [{"chunked_encoding": True, "expected_content_length": 3}, {}])
+    def test_the_head_of_another_waits_for_nothing(self, facts: dict[str, Any]) -> None:
+        to, _, written = self.joining(**facts)
+        to.write(b"head")
+        assert written == [b"head"]
+
+    def test_a_large_body_is_not_copied(self) -> None:
+        body = b"x" * (JOINED_BYTES + 1)
+        to, _, written = self.joining(expected_content_length=len(body))
+        to.write(b"head")
+        to.write(body)
+        assert written == [b"head", body]
+        assert written[1] is body
+
+    def test_that_a_request_may_go_on_is_said_at_once(self) -> None:
+        to, cycle, written = self.joining(response_started=False, expected_content_length=4)
+        to.write(b"continue")
+        cycle.response_started = True
+        to.write(b"head")
+        to.write(b"body")
+        assert written == [b"continue", b"headbody"]
