@@ -32,6 +32,7 @@ HTTP_WORDS = {
     "no-cache": CacheControl.REFRESH,
     "max-age=0": CacheControl.REFRESH,
 }
+MAX_AGE = re.compile(r"max-age=[0-9]{1,9}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -241,12 +242,15 @@ def cache_wish(control: Any, ttl_seconds: Any) -> CacheWish:
 
 def cache_wish_of_headers(cache_control: str, control: str, ttl: str) -> CacheWish:
     """`cache_wish` of the headers Cache-Control, x-llmhub-cache and x-llmhub-cache-ttl; "" for none."""
+    most_age = None
     if not control and cache_control:
         said = {word.strip().lower() for word in cache_control.split(",")}
         control = next((meant for word, meant in HTTP_WORDS.items() if word in said), "")
+        ages = [word.removeprefix("max-age=") for word in said if MAX_AGE.fullmatch(word)]
+        most_age = min(map(int, ages), default=None)
     if ttl and not (ttl.isascii() and ttl.isdigit() and len(ttl) <= len(str(LONGEST_TTL))):
         raise _wrong("x-llmhub-cache-ttl", f"must be a whole number of seconds from 1 to {LONGEST_TTL}")
-    return cache_wish(control.lower(), int(ttl) if ttl else None)
+    return cache_wish(control.lower(), int(ttl) if ttl else None)._replace(most_age_seconds=most_age)
 
 
 def check_messages(messages: Any) -> list[JSON]:

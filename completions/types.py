@@ -47,6 +47,7 @@ class CacheWish(NamedTuple):
     control: CacheControl = CacheControl.DEFAULT
     ttl_seconds: int | None = None  # how long its answer is kept
     by_staff: bool = False  # it counts whatever model and key force
+    most_age_seconds: int | None = None  # that a kept answer may have
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,16 +63,20 @@ async def _started(
         return await embeddings.start(call, admitted, began, plan)
     if plan.reads:
         (entry,) = await store().get([plan.key])
-        if entry is not None and (cached := _usable(entry, call.operation)):
+        if entry is not None and (cached := _usable(entry, call.operation, plan)):
             if cached is Cached.STALE and not plan.only:
                 _refresh(call, plan)
             result = result_of(entry, call.operation, 0)
             return Hit(call, admitted, began, outlet, ([plan.key], [entry], result), cached)
     meaning = await _meaning(call, plan)
     if meaning is not None and plan.reads:
-        like = await _like(call, admitted, began, outlet, meaning)
+        like = await _like(call, plan, meaning)
         if like is not None:
-            return like
+            (key, similarity), entry = like
+            result = result_of(entry, call.operation, 0)
+            hit = Hit(call, admitted, began, outlet, ([key], [entry], result), Cached.SEMANTIC)
+            hit.similarity = similarity
+            return hit
     if plan.only:
         raise CacheMissError("No answer to this request is cached, and it asked for nothing else.")
     if not plan.shares:
@@ -82,9 +86,9 @@ async def _started(
     return Rider(call, _question(call, admitted, plan, meaning), began, outlet)
 
 
-def _usable(entry: Entry, operation: Operation) -> Cached | None:
+def _usable(entry: Entry, operation: Operation, plan: Plan) -> Cached | None:
     now = time.time()
-    if not fits(entry, operation):
+    if not fits(entry, operation) or plan.is_too_old(entry):
         return None
     if entry.fresh_until > now:
         return Cached.HIT
@@ -131,20 +135,15 @@ async def _meaning(call: Call, plan: Plan) -> semantic.Meaning | None:
     return await semantic.meaning_of(call, plan, _embedded)
 
 
-async def _like(
-    call: Call, admitted: Admission, began: float, outlet: OutletOf | None, meaning: semantic.Meaning
-) -> Hit | None:
+async def _like(call: Call, plan: Plan, meaning: semantic.Meaning) -> tuple[semantic.Likeness, Entry] | None:
     """The answer to a question that means the same, if one is kept."""
-    found = await semantic.likest(meaning, admitted.targets[0].cache.least_similarity or 1.0)
+    found = await semantic.likest(meaning, plan.target.cache.least_similarity or 1.0)
     if found is None:
         return None
     (entry,) = await store().get([found.key])
-    if entry is None or _usable(entry, call.operation) is not Cached.HIT:
+    if entry is None or _usable(entry, call.operation, plan) is not Cached.HIT:
         return None
-    kept = ([found.key], [entry], result_of(entry, call.operation, 0))
-    hit = Hit(call, admitted, began, outlet, kept, Cached.SEMANTIC)
-    hit.similarity = found.similarity
-    return hit
+    return found, entry
 
 
 async def _embedded(call: Call, question: str) -> list[float] | None:

@@ -32,7 +32,7 @@ async def start(call: Call, admitted: Admission, began: float, plan: Plan) -> An
     asked = inputs(call.body["input"])
     keys = [_key(plan, one) for one in asked]
     found = await store().get(keys) if plan.reads else [None] * len(keys)
-    known = [entry if entry is not None and _is_usable(entry) else None for entry in found]
+    known = [entry if entry is not None and _is_usable(entry, plan) else None for entry in found]
     missing = [number for number, entry in enumerate(known) if entry is None]
     if not missing:
         entries = [entry for entry in known if entry is not None]
@@ -56,8 +56,8 @@ async def start(call: Call, admitted: Admission, began: float, plan: Plan) -> An
     return Rider(call, question, began, None, Cached.PARTIAL, dress)
 
 
-def _is_usable(entry: Entry) -> bool:
-    return entry.fresh_until > time.time() and fits(entry, EMBEDDING)
+def _is_usable(entry: Entry, plan: Plan) -> bool:
+    return entry.fresh_until > time.time() and fits(entry, EMBEDDING) and not plan.is_too_old(entry)
 
 
 def _key(plan: Plan, one: object) -> str:

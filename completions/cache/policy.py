@@ -7,6 +7,7 @@ from django.conf import settings
 
 from completions.accounts import KeyFacts, ProjectFacts
 from completions.admission import Admission
+from completions.cache.entry import Entry
 from completions.cache.fingerprint import canonical, key_of
 from completions.errors import CacheMissError
 from completions.models import CacheScope
@@ -26,8 +27,13 @@ class Plan(NamedTuple):
     stale_seconds: int
     reads: bool  # it takes an answer that is there
     only: bool  # … and nothing else
+    most_age_seconds: int | None  # that such an answer may have
     shares: bool  # its own answer is kept, and given to equal calls
     kept_days: int  # 0: its content may not be written down
+
+    def is_too_old(self, entry: Entry) -> bool:
+        """Whether the call wants a younger answer than this one."""
+        return self.most_age_seconds is not None and entry.age_seconds > self.most_age_seconds
 
 
 def plan_of(call: Call, admitted: Admission) -> Plan | None:
@@ -64,6 +70,7 @@ def plan_of(call: Call, admitted: Admission) -> Plan | None:
         stale_seconds=target.cache.stale_seconds,
         reads=forced or wish.control is not CacheControl.REFRESH,
         only=wish.control is CacheControl.ONLY,
+        most_age_seconds=None if forced else wish.most_age_seconds,
         shares=not (call.stream and is_not_rebuilt(call.operation, asked)),
         kept_days=admitted.content_days,
     )

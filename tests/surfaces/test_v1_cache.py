@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from completions.cache import index
+from completions.cache.entry import Entry
 from completions.cache.purge import Selection, purge
 from completions.models import CachedResponse, State
 from tests.factories import make_key, make_project
@@ -189,6 +190,27 @@ class TestARequestSays:
         assert (refused.status_code, told(refused)["code"]) == (504, "cache_miss")
         assert refused.headers["x-should-retry"] == "false"
         assert cache_of(ask(v1, headers)) == "HIT"
+
+    @pytest.mark.parametrize(
+        ("word", "cached"),
+        [("max-age=60", "MISS"), ("private, max-age=61", "HIT"), ("max-age=61, Max-Age=9", "MISS"),
+         ("max-age=soon", "HIT"), ("max-age=60, only-if-cached", None)],
+    )  # fmt: skip
+    def test_how_old_an_answer_may_be(
+        self, v1: V1, monkeypatch: pytest.MonkeyPatch, word: str, cached: str | None
+    ) -> None:
+        ask(v1)
+        monkeypatch.setattr(Entry, "age_seconds", 61)
+        answer = ask(v1, {"Cache-Control": word})
+
+        assert (answer.status_code if cached is None else cache_of(answer)) == (cached or 504)
+
+    def test_nothing_of_its_age_where_staff_force_it(self, v1: V1, monkeypatch: pytest.MonkeyPatch) -> None:
+        v1.set(v1.model, cache_mode="forced")
+        ask(v1)
+        monkeypatch.setattr(Entry, "age_seconds", 61)
+
+        assert cache_of(ask(v1, {"Cache-Control": "max-age=60"})) == "HIT"
 
     def test_that_it_is_cached_though_it_is_not_deterministic(self, v1: V1) -> None:
         on = {"x-llmhub-cache": "on"}

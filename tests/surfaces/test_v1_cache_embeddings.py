@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from completions.cache import index
+from completions.cache.entry import Entry
 from completions.models import BudgetWindow, CachedResponse, State
 from tests.fakes import Received, Step, response
 from tests.surfaces import v1 as shared
@@ -150,6 +151,16 @@ class TestSomeAreKnown:
         assert (refused.status_code, told(refused)["code"]) == (504, "cache_miss")
         assert cache_of(embed(v1, ["a"], {"x-llmhub-cache": "only"})) == "HIT"
         assert len(v1.upstream.requests) == 1
+
+    def test_those_that_are_older_than_the_call_wants_are_not(
+        self, v1: V1, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        embedder(v1)
+        embed(v1, ["a", "bb"])
+        monkeypatch.setattr(Entry, "age_seconds", 61)
+
+        assert cache_of(embed(v1, ["a", "bb"], {"Cache-Control": "max-age=61"})) == "HIT"
+        assert cache_of(embed(v1, ["a", "bb"], {"Cache-Control": "max-age=60"})) == "MISS"
 
     def test_a_call_that_wants_them_anew_gets_all_anew(self, v1: V1) -> None:
         embedder(v1)
