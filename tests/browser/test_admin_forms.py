@@ -76,6 +76,7 @@ def test_a_new_key_can_be_copied_and_makes_the_first_call(admin_page: OpenAdmin,
         page.fill("[name=name]", "laptop")
         page.click("[name=_save]")
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_hub.url)
+        page.wait_for_load_state()  # until then nothing listens to a click
         page.click("[data-copy=full-key]")
         page.wait_for_selector('text="Copied"')  # and not: I have copied it
         key = page.evaluate("navigator.clipboard.readText()")

@@ -2,13 +2,14 @@
 
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from completions.cache import index
@@ -234,6 +235,30 @@ def test_an_answer_that_comes_after_its_project_was_deleted_goes_alone(project: 
     assert rows()["first"].hits == 1
     assert found("first") is not None
     assert found("theirs") is None  # what has no row could not be purged
+
+
+def test_a_project_goes_while_a_flush_waits_for_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flush waits for the transaction in which the project goes, which must not wait for the flush."""
+    writes, write = threading.Event(), index._write
+
+    def told(rows: list[index.Kept]) -> None:
+        writes.set()
+        write(rows)
+
+    monkeypatch.setattr(index, "_write", told)
+    store(kept(project))
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Project.objects.select_for_update().filter(pk=project.pk).update(name="going")
+            flushed = pool.submit(index._flush_in_thread)
+            assert writes.wait(10)
+            began = time.monotonic()
+            project.delete()
+            took = time.monotonic() - began
+        flushed.result(10)
+
+    assert took < 4  # SQLite gives the other up after 5
+    assert rows() == {}
 
 
 def test_also_where_there_is_no_other(project: Project) -> None:

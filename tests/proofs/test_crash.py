@@ -109,7 +109,9 @@ async def prove(hub: Hub, kills: int) -> None:
     assert len(upstream.markers) == len(asked), said
     assert {states[marker] for marker in traffic.finished} == {"ok"}, said
     assert {marker for marker in traffic.relayed if not rows[marker][1]} == set(), said
-    assert {marker for marker, row in rows.items() if row[2] != row[1] * 10_000} == set(), said
+    unused = {marker for marker, row in rows.items() if row[1] is None}  # by who was given up before
+    assert asked & unused == set(), said
+    assert {marker for marker, row in rows.items() if (row[2] or 0) != (row[1] or 0) * 10_000} == set(), said
     hub.assert_true()
 
 

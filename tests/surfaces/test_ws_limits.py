@@ -264,10 +264,11 @@ class TestSilence:
         assert (code, reason) == (4408, "Nothing was asked for a long time.")
         assert idle < time.monotonic() - began < 2
 
-    def test_pings_keep_it_open(self, v1: V1, idle: float) -> None:
+    def test_pings_keep_it_open(self, v1: V1, settings: Settings) -> None:
+        settings.LLMHUB_SOCKET_IDLE_SECONDS = 1.2  # a slow machine may be late with a ping
         socket = connect(v1)
-        for _ in range(6):
-            time.sleep(idle / 3)
+        for _ in range(5):
+            time.sleep(0.3)
             socket.pong()
 
     def test_a_stream_that_says_nothing_for_long_keeps_it_open(self, v1: V1, idle: float) -> None:
