@@ -139,6 +139,25 @@ def _no_upstream_connection_outlives_its_loop(request: pytest.FixtureRequest) ->
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _threads_of_the_hub_may_always_look(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """pytest-django keeps the database from everybody between two tests. The ledger's thread, which lives on,
+    would take that for an outage, and refuse the first call of the next test.
+    """
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    forbid = BaseDatabaseWrapper.ensure_connection
+    with django_db_blocker.unblock():
+        connect = BaseDatabaseWrapper.ensure_connection
+
+    def forbidden_to_tests(self: BaseDatabaseWrapper) -> None:
+        if threading.current_thread() is threading.main_thread():
+            forbid(self)
+        connect(self)
+
+    BaseDatabaseWrapper.ensure_connection = forbidden_to_tests  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_connection_outlives_the_suite(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:

@@ -7,14 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import orjson
 from django.core.cache import caches
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -115,20 +114,13 @@ def _flush_in_thread() -> None:
         connections.close_all()
 
 
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Flushes wait for each other, but in no transaction: the other may be waiting for that to end."""
-    taken = _Waiting.flushing.acquire(blocking=not connection.in_atomic_block)
-    try:
-        yield
-    finally:
-        if taken:
-            _Waiting.flushing.release()
-
-
 def flush() -> None:
-    """Write what waits: before a process ends, before a purge, or to read it."""
-    with _one_at_a_time():
+    """Write what waits: before a process ends, before a purge, or to read it.
+
+    Not within a transaction: another flush, which this one waits for, may be waiting for that to end; and
+    where it is undone, what was written is lost.
+    """
+    with _Waiting.flushing:
         rows, hits = _taken()
         try:
             for start in range(0, len(rows), BATCH):

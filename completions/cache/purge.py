@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.signals import pre_delete
 
@@ -83,8 +84,20 @@ def purge(selection: Meant) -> int:
 
 
 def _project_goes(instance: Project, **_: Any) -> None:
-    """Its rows go with it; its answers must not stay where projects of its group find them."""
-    purge(Selection(project_id=instance.pk))
+    """Its rows go with it; its answers must not stay where projects of its group find them.
+
+    They go when the transaction is committed, for it may be undone. Raises UnavailableError while they could
+    not: then the project stays, too.
+    """
+    stores.reach()
+    meant = Selection(project_id=instance.pk)
+    keys = list(meant.queryset().values_list("key", flat=True))
+
+    def gone() -> None:
+        purge(meant)
+        stores.drop_now(keys)
+
+    transaction.on_commit(gone)
 
 
 pre_delete.connect(_project_goes, sender=Project, dispatch_uid="cache-project-goes")

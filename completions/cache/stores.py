@@ -284,6 +284,13 @@ def missing_now(keys: Iterable[str]) -> list[str]:
         return [key for key in keys if not client.exists(_name(PREFIX + key))]
 
 
+def reach() -> None:
+    """Raises UnavailableError while nothing can be dropped."""
+    if not isinstance(caches["default"], MemoryCache):
+        with _told_if_away():
+            _client().ping()
+
+
 @contextmanager
 def _told_if_away() -> Iterator[None]:
     try:

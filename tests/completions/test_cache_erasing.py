@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import transaction
 from django.utils import timezone
 
 from completions.cache import index, keeping
@@ -128,6 +129,21 @@ def test_a_project_that_is_deleted_takes_its_answers_from_its_group() -> None:
 
     project.delete()
     assert found() is None
+
+
+def test_a_project_that_stays_after_all_keeps_its_answers() -> None:
+    project = Project.objects.create(slug="brief", name="Brief")
+    store(kept(project, "written"))
+    index.flush()
+    store(kept(project, "waiting"))
+    with transaction.atomic():
+        project.delete()
+        transaction.set_rollback(True)
+    index.flush()
+
+    assert rows().keys() == {"written", "waiting"}
+    assert found("written") is not None
+    assert found("waiting") is not None
 
 
 def test_the_command_counts_both_and_erases_both() -> None:

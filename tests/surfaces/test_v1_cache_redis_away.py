@@ -9,7 +9,7 @@ import pytest
 from completions.cache import index, stores
 from completions.cache.purge import Selection, purge
 from completions.errors import UnavailableError
-from completions.models import CachedResponse, State
+from completions.models import CachedResponse, Project, State
 from tests.factories import make_project
 from tests.fakes import completion, response
 from tests.own_redis import OwnRedis
@@ -143,6 +143,14 @@ class TestRedisIsAway:
         redis.go_on() if how == "pause" else redis.start()
 
         assert eventually(lambda: is_found_again(v1), 8)
+
+    def test_a_project_stays_while_its_answers_cannot_go(self, v1: V1, redis: OwnRedis) -> None:
+        other = make_project("other")
+        redis.stop()
+        with pytest.raises(UnavailableError):
+            other.delete()
+
+        assert Project.objects.filter(slug="other").exists()
 
     def test_a_purge_says_that_it_cannot_be_done(self, v1: V1, redis: OwnRedis) -> None:
         ask(v1)
