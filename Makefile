@@ -37,6 +37,10 @@ test: $(VENV)/.dev.stamp $(NODE_STAMP) ## Run the suite: on SQLite, then its dat
 	@if $(BIN)/python -m tests.outside postgres; then \
 		LLMHUB_TEST_ON_POSTGRES=1 $(PYTEST) tests/providers tests/completions $(ARGS); fi
 
+.PHONY: shake
+shake: $(VENV)/.dev.stamp $(NODE_STAMP) ## The suite on SQLite, its processes held up now and then, as on a busy machine
+	$(PYTEST) -p tests.shaking $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.dev.stamp ## Lint, types, import contracts, migrations, API schema
 	$(BIN)/ruff check .
