@@ -23,6 +23,7 @@ from redis import RedisError
 
 from completions.cache.entry import Entry, each, unpacked
 from completions.cache.memory import MemoryCache
+from completions.cache.purges import PURGED_SECONDS, is_purged, joined, purges_of
 from completions.errors import UnavailableError
 from completions.round_trips import Away, RoundTrips
 from providers import database
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "answer:"
 PURGES = "answer-purges"  # what was purged: by its origin for ever, by its keys for PURGED_SECONDS
-PURGED_SECONDS = 60  # for so long a purge is told to who might still be writing what it meant
-MOST_PURGES = 64  # by origin; beyond, the oldest of them count for everything that was stored before
 LEASE = "answer-lease:"
 VERSION_ROW = 3  # of RegistryVersion: counts purges, for a process whose cache is its own memory
 CHECK_SECONDS = 0.5
@@ -152,12 +151,12 @@ class RedisStore:
         entries = await each(_unpacked, data)
         if purges is None:
             return entries
-        told = _told(purges)
+        told = purges_of(purges)
         if told is None:
             told = [{"at": time.time()}]
             await self._ask("SET", self._named(PURGES), orjson.dumps(told))
         return [
-            None if entry is None or _is_purged(key, entry, told) else entry
+            None if entry is None or is_purged(key, entry, told) else entry
             for key, entry in zip(keys, entries, strict=True)
         ]
 
@@ -313,25 +312,12 @@ def tell_purge(selection: Mapping[str, Any]) -> None:
     name, now = _name(PURGES), time.time()
 
     def add(pipeline: Any) -> None:
-        known = _told(pipeline.get(name))
+        known = purges_of(pipeline.get(name))
         pipeline.multi()
-        pipeline.set(name, orjson.dumps([{"at": now}] if known is None else _joined(known, selection, now)))
+        pipeline.set(name, orjson.dumps([{"at": now}] if known is None else joined(known, selection, now)))
 
     with _told_if_away():
         _client().transaction(add, name)
-
-
-def _joined(known: Sequence[Mapping[str, Any]], selection: Mapping[str, Any], now: float) -> list[Any]:
-    """`known` purges and one more, without those that it covers."""
-    by_keys = [one for one in known if "keys" in one and one["at"] > now - PURGED_SECONDS]
-    by_origin = [one for one in known if "keys" not in one]
-    if "keys" in selection:
-        return [*by_origin, *by_keys, {**selection, "at": now}]
-    by_origin = [one for one in by_origin if not selection.items() <= one.items()]
-    if len(by_origin) >= MOST_PURGES:
-        older = len(by_origin) - MOST_PURGES // 2
-        by_origin = [{"at": by_origin[older - 1]["at"]}, *by_origin[older:]]
-    return [*by_origin, {**selection, "at": now}, *by_keys]
 
 
 def purged() -> None:
@@ -355,39 +341,15 @@ def purged_meanwhile(kept: Sequence[tuple[str, Entry, int | None]]) -> list[str]
         purges = _purges_counted()
         return [key for key, _, seen in kept if seen is not None and seen != purges]
     with _told_if_away():
-        told = _told(_client().get(_name(PURGES)))
+        told = purges_of(_client().get(_name(PURGES)))
     latest = time.time() - PURGED_SECONDS
     return [
-        key for key, entry, _ in kept if told is None or entry.stored < latest or _is_purged(key, entry, told)
+        key for key, entry, _ in kept if told is None or entry.stored < latest or is_purged(key, entry, told)
     ]
 
 
 def _purges_counted() -> int:
     return RegistryVersion.objects.current(VERSION_ROW)
-
-
-def _told(purges: bytes | None) -> list[dict[str, Any]] | None:
-    """What processes told of their purges; None where it cannot be read: it may have meant everything."""
-    try:
-        told = orjson.loads(purges or b"[]")
-        are_sound = all(
-            isinstance(one["at"], float) and isinstance(one.get("keys", []), list) for one in told
-        )
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return None
-    return told if are_sound and isinstance(told, list) else None
-
-
-def _is_purged(key: str, entry: Entry, purges: Sequence[Mapping[str, Any]]) -> bool:
-    return any(entry.stored <= one["at"] and _is_meant(key, entry, one) for one in purges)
-
-
-def _is_meant(key: str, entry: Entry, selection: Mapping[str, Any]) -> bool:
-    """Whether a purge takes this entry: by its key, or by all that is said of its origin."""
-    if "keys" in selection:
-        return key in selection["keys"]
-    named = ("project_id", "provider", "public_model", "api_key_id")
-    return all(getattr(entry, name) == selection[name] for name in named if name in selection)
 
 
 def _client() -> Any:

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from completions import jobs, prune  # noqa: F401 - registers the job
-from completions.cache import index, keeping, stores
+from completions.cache import index, keeping, purges, stores
 from completions.cache.entry import Entry, unpacked
 from completions.cache.purge import Selection, purge
 from completions.errors import UnavailableError
@@ -97,25 +97,25 @@ class TestInRedis:
         assert client.ttl(name) == -1  # it does not end
 
     def test_purges_are_remembered_in_a_bounded_list_that_forgets_none(self) -> None:
-        for number in range(3 * stores.MOST_PURGES):
+        for number in range(3 * purges.MOST_PURGES):
             stores.tell_purge({"project_id": number})
             stores.tell_purge({"project_id": number})  # once more: one entry
-        told = stores._told(stores._client().get(stores._name(stores.PURGES)))
+        told = purges.purges_of(stores._client().get(stores._name(stores.PURGES)))
         assert told is not None
-        assert len(told) <= stores.MOST_PURGES + 1
+        assert len(told) <= purges.MOST_PURGES + 1
         before_all = min(one["at"] for one in told) - 1
         entry = kept(make_project("any"), stored=before_all).entry
         assert all(
-            stores._is_purged("k", entry._replace(project_id=number), told)
-            for number in range(3 * stores.MOST_PURGES)
+            purges.is_purged("k", entry._replace(project_id=number), told)
+            for number in range(3 * purges.MOST_PURGES)
         )
         newest = entry._replace(stored=time.time() + 1)
-        assert not stores._is_purged("k", newest, told)
+        assert not purges.is_purged("k", newest, told)
 
     def test_a_purge_of_everything_takes_the_place_of_those_before(self, project: Project) -> None:
         stores.tell_purge({"project_id": project.pk})
         stores.tell_purge({})
-        told = stores._told(stores._client().get(stores._name(stores.PURGES)))
+        told = purges.purges_of(stores._client().get(stores._name(stores.PURGES)))
         assert told is not None
         assert [one.keys() for one in told] == [{"at"}]
 
