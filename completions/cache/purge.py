@@ -90,6 +90,7 @@ def _project_goes(instance: Project, **_: Any) -> None:
     not: then the project stays, too.
     """
     stores.reach()
+    Project.objects.select_for_update().filter(pk=instance.pk).first()  # no row comes after those that go
     meant = Selection(project_id=instance.pk)
     keys = list(meant.queryset().values_list("key", flat=True))
 

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -249,7 +249,7 @@ def test_a_project_goes_while_a_flush_waits_for_it(project: Project, monkeypatch
     store(kept(project))
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic():
-            Project.objects.select_for_update().filter(pk=project.pk).update(name="going")
+            Project.objects.select_for_update().get(pk=project.pk)
             flushed = pool.submit(index._flush_in_thread)
             assert writes.wait(10)
             began = time.monotonic()
@@ -259,6 +259,27 @@ def test_a_project_goes_while_a_flush_waits_for_it(project: Project, monkeypatch
 
     assert took < 4  # SQLite gives the other up after 5
     assert rows() == {}
+
+
+def test_no_row_comes_to_a_project_that_goes(project: Project) -> None:
+    """It would keep the project from going."""
+    store(kept(project))
+    with ThreadPoolExecutor(1) as pool:
+        flushes: list[Future[None]] = []
+
+        def flush_before(execute: Any, sql: str, *how: Any) -> Any:
+            if sql.startswith('DELETE FROM "completions_project" '):
+                flushes.append(pool.submit(index._flush_in_thread))
+                wait(flushes, timeout=0.5)
+            return execute(sql, *how)
+
+        with connection.execute_wrapper(flush_before):
+            project.delete()
+        [flushed] = flushes
+        flushed.result(10)
+
+    assert rows() == {}
+    assert not Project.objects.filter(slug=project.slug).exists()
 
 
 def test_also_where_there_is_no_other(project: Project) -> None:
