@@ -102,13 +102,14 @@ def test_what_markdown_means(show: Renderer) -> None:
 
 
 def test_no_text_makes_the_page_hang(show: Renderer) -> None:
-    slow = {}
-    for name, text in LENGTHY.items():
+    def seconds(text: str) -> float:
         began = time.monotonic()
         show(text)
-        if (seconds := time.monotonic() - began) > MOST_SECONDS:
-            slow[name] = seconds
-    assert slow == {}
+        return time.monotonic() - began
+
+    # A busy machine may be late once, a slow renderer is each time.
+    slow = {name for name, text in LENGTHY.items() if all(seconds(text) > MOST_SECONDS for _ in range(4))}
+    assert slow == set()
 
 
 def test_a_hostile_answer_is_shown_as_what_it_is(upstream: Upstream, bench: Bench) -> None:
